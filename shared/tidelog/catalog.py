@@ -1,0 +1,137 @@
+"""What PostgreSQL's catalog is asked: which relations there are, and what one table looks like.
+
+Each question is one statement whose answer is one JSON text.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from tidelog.quoting import literal
+from tidelog.tables import Relation, Table, TableName
+
+_RELATIONS = """
+SELECT coalesce(json_agg(json_build_object(
+         'schema', n.nspname, 'name', c.relname, 'kind', c.relkind, 'populated', c.relispopulated)
+       ORDER BY n.nspname, c.relname), '[]')::text
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'm', 'v', 'f') AND NOT c.relispartition AND c.relpersistence <> 't'
+  AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+"""
+
+# The leaves come from pg_inherits and not from pg_partition_tree(), which locks them: whether a leaf is locked already
+# tells if it was there before the snapshot.
+_TABLE = """
+WITH RECURSIVE
+rel AS (
+  SELECT c.oid, c.relname, c.relkind, n.nspname
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname = {schema} AND c.relname = {name}),
+tree(oid, kind) AS (
+  SELECT oid, relkind FROM rel
+  UNION ALL
+  SELECT c.oid, c.relkind FROM tree
+  JOIN pg_inherits i ON i.inhparent = tree.oid AND NOT i.inhdetachpending
+  JOIN pg_class c ON c.oid = i.inhrelid
+  WHERE tree.kind = 'p'),
+leaf AS (
+  SELECT c.oid, c.relname, c.relkind, n.nspname
+  FROM tree JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.relkind <> 'p'),
+att AS (
+  SELECT a.* FROM rel JOIN pg_attribute a ON a.attrelid = rel.oid AND a.attnum > 0 AND NOT a.attisdropped),
+type(oid) AS (
+  SELECT atttypid FROM att
+  UNION
+  SELECT part.oid FROM type JOIN pg_type t ON t.oid = type.oid
+  CROSS JOIN LATERAL (
+    SELECT t.typbasetype WHERE t.typbasetype <> 0
+    UNION ALL SELECT t.typelem WHERE t.typsubscript = 'array_subscript_handler'::regproc
+    UNION ALL SELECT a.atttypid FROM pg_attribute a
+              WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+  ) part(oid))
+SELECT json_build_object(
+  'oid', rel.oid::bigint, 'schema', rel.nspname, 'name', rel.relname, 'kind', rel.relkind,
+  'columns', (SELECT coalesce(json_agg(json_build_object(
+      'name', att.attname, 'type', att.atttypid::bigint, 'type_name', format_type(att.atttypid, att.atttypmod),
+      'not_null', att.attnotnull, 'default', pg_get_expr(d.adbin, d.adrelid), 'generated', att.attgenerated)
+    ORDER BY att.attnum), '[]')
+    FROM att LEFT JOIN pg_attrdef d ON d.adrelid = att.attrelid AND d.adnum = att.attnum),
+  'key', (SELECT coalesce(json_agg(att.attname ORDER BY k.place), '[]')
+    FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY k(attnum, place)
+    JOIN att ON att.attnum = k.attnum
+    WHERE i.indrelid = rel.oid AND i.indisprimary AND k.place <= i.indnkeyatts),
+  'leaves', (SELECT coalesce(json_agg(json_build_object(
+      'oid', leaf.oid::bigint, 'schema', leaf.nspname, 'name', leaf.relname, 'kind', leaf.relkind,
+      'bytes', coalesce(pg_relation_size(leaf.oid), 0),
+      'locked', leaf.relkind = 'm' OR EXISTS (SELECT FROM pg_locks l
+        WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.relation = leaf.oid AND l.granted
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())),
+      'indexed', (SELECT coalesce(json_agg(DISTINCT a.attname), '[]')
+        FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
+        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+        WHERE i.indrelid = leaf.oid AND i.indisvalid AND i.indpred IS NULL AND m.amname IN ('btree', 'brin')))
+    ORDER BY leaf.oid), '[]')
+    FROM leaf WHERE leaf.relkind <> 'f'),
+  'foreign', (SELECT coalesce(json_agg(format('%I.%I', leaf.nspname, leaf.relname)), '[]')
+    FROM leaf WHERE leaf.relkind = 'f'),
+  'types', (SELECT coalesce(json_agg(json_build_object(
+      'oid', t.oid::bigint, 'name', format_type(t.oid, NULL), 'kind', t.typtype, 'base', t.typbasetype::bigint,
+      'element', CASE WHEN t.typsubscript = 'array_subscript_handler'::regproc THEN t.typelem::bigint ELSE 0 END,
+      'fields', (SELECT coalesce(json_agg(json_build_object('name', a.attname, 'type', a.atttypid::bigint)
+          ORDER BY a.attnum), '[]')
+        FROM pg_attribute a
+        WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped),
+      'labels', (SELECT coalesce(json_agg(e.enumlabel ORDER BY e.enumsortorder), '[]')
+        FROM pg_enum e WHERE e.enumtypid = t.oid),
+      'json_cast', t.oid >= 16384 AND EXISTS (SELECT FROM pg_cast k
+        WHERE k.castsource = t.oid AND k.casttarget = 'json'::regtype AND k.castmethod = 'f'))
+    ORDER BY t.oid), '[]')
+    FROM type JOIN pg_type t ON t.oid = type.oid)
+)::text
+FROM rel
+"""
+
+# Whatever is compared with the snapshot is read in the statement that takes it, and after it.
+_SNAPSHOT = """
+SELECT json_build_object(
+  'database', json_build_object(
+    'system', (SELECT system_identifier::text FROM pg_control_system()),
+    'oid', (SELECT oid::bigint FROM pg_database WHERE datname = current_database()),
+    'name', current_database(),
+    'wal_timeline', CASE WHEN NOT standby
+      THEN ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint END),
+  'horizon', horizon::text::bigint,
+  'limit', pg_snapshot_xmax(snapshot)::text::bigint,
+  'next', horizon::text::bigint + age(horizon::xid),
+  'read_at', to_json(transaction_timestamp()),
+  'standby', standby,
+  'wal_position', CASE WHEN NOT standby THEN pg_current_wal_insert_lsn()::text END)::text
+FROM (SELECT s AS snapshot, pg_snapshot_xmin(s) AS horizon, pg_is_in_recovery() AS standby
+      FROM pg_current_snapshot() s OFFSET 0) now
+"""
+
+
+def relations_query() -> str:
+    """Return the statement that lists every user relation."""
+    return _RELATIONS
+
+
+def read_relations(answer: str) -> tuple[Relation, ...]:
+    """Read the answer to `relations_query`."""
+    return msgspec.json.decode(answer, type=tuple[Relation, ...])
+
+
+def table_query(table: TableName) -> str:
+    """Return the statement that describes one table; it has no row where there is no such relation."""
+    return _TABLE.format(schema=literal(table.schema), name=literal(table.name))
+
+
+def read_table(answer: str) -> Table:
+    """Read the answer to `table_query`."""
+    return msgspec.json.decode(answer, type=Table)
+
+
+def snapshot_query() -> str:
+    """Return the statement that takes the transaction's snapshot and says what it is."""
+    return _SNAPSHOT

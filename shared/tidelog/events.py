@@ -1,0 +1,283 @@
+"""What happened to a table: immutable events, and the state they add up to.
+
+Every event carries the state after it, so that the newest event alone is enough to go on from; `fold` says how that
+state follows from the one before, and is what a reader of the ledger can check it against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import accumulate, pairwise
+
+import msgspec
+
+from tidelog.windows import Database
+
+VERSION = 1
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """One data object, prepared as a multipart upload: enough for anybody to publish it."""
+
+    key: str
+    upload: str
+    etags: tuple[str, ...]
+    """Of the parts, in their order."""
+    rows: int
+    bytes: int
+    """As stored, compressed."""
+    text_bytes: int
+    """Of the JSON lines."""
+    schema: str
+    """Fingerprint of the schema document that describes its lines."""
+
+
+class LeafReading(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was read of one relation: row versions from `start` on, but those of `ahead`."""
+
+    oid: int
+    start: int = 0
+    """0: everything visible."""
+    ahead: tuple[int, ...] = ()
+    """Ids emitted before, delta-coded (`deltas`)."""
+    bounded: bool = False
+    """Rows before the reading's bound were not looked at."""
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """One pass over all relations of a table under one snapshot."""
+
+    leaves: tuple[LeafReading, ...]
+    columns: tuple[str, ...]
+    """The timestamp columns of the bound; empty where every row was looked at."""
+    bound: str | None
+    """Of the leaves that are `bounded`: rows with all of the columns before it were not looked at."""
+    below: bool
+    """Only row versions below the horizon were read: there were too many ids above it to remember."""
+    strategy: str
+    """Why it was read this way."""
+    database: Database
+    oid: int
+    """Of the table."""
+    horizon: int
+    """Of the snapshot: where the next window starts."""
+    ahead: tuple[int, ...]
+    """Ids at or above the horizon that are emitted by now, delta-coded (`deltas`)."""
+    read_at: str
+    """When the snapshot was taken, by the server's clock."""
+    timestamp: str | None
+    """The watermark after it: the latest timestamp ingested on this timeline, None where there is none."""
+    next_bound: str | None
+    """The bound of the next window."""
+
+
+class Past(msgspec.Struct, frozen=True):
+    """Up to where a relation was read that the table has no more, in case it comes back."""
+
+    horizon: int
+    ahead: tuple[int, ...] = ()
+    """Delta-coded (`deltas`)."""
+
+
+class State(msgspec.Struct, frozen=True):
+    """What the events of a table add up to."""
+
+    offset: int = 0
+    """Of the last event; 0 before the first."""
+    timeline: int = 1
+    sequential_id: int = 0
+    """Of the last increment; 0 before the first."""
+    horizon: int = 0
+    """Where the next window starts; 0 where nothing was read on this timeline."""
+    ahead: tuple[int, ...] = ()
+    """Ids at or above the horizon that are emitted, delta-coded (`deltas`)."""
+    timestamp: str | None = None
+    """The watermark: the latest timestamp ingested."""
+    bound: str | None = None
+    """Lower bound in time of the next window."""
+    read_at: str | None = None
+    """Server's time of the last reading that found rows."""
+    database: Database | None = None
+    oid: int = 0
+    leaves: tuple[int, ...] = ()
+    """Relations read up to the horizon."""
+    past: dict[int, Past] = {}
+    """Relations that were read and are no longer part of the table."""
+    schema: str | None = None
+    """Fingerprint of the table's schema document."""
+
+
+class Snapshotted(msgspec.Struct, frozen=True, tag="snapshotted"):
+    """The whole table was read: its first segment on a timeline."""
+
+    segment: Segment
+    reading: Reading
+
+
+class Ingested(msgspec.Struct, frozen=True, tag="ingested"):
+    """A window was read: an increment."""
+
+    segment: Segment
+    reading: Reading
+    sequential_id: int
+
+
+class Supplied(msgspec.Struct, frozen=True, tag="supplied"):
+    """Rows that tidelog did not read itself were written as an increment; the window stays where it is."""
+
+    segment: Segment
+    sequential_id: int
+    timestamp: str | None
+
+
+class Advanced(msgspec.Struct, frozen=True, tag="advanced"):
+    """A window held no row, but the horizon had fallen far behind and was moved up."""
+
+    reading: Reading
+
+
+class SchemaChanged(msgspec.Struct, frozen=True, tag="schema_changed"):
+    """The columns, types, defaults or the key changed."""
+
+    schema: str
+    difference: str
+
+
+class TimelineStarted(msgspec.Struct, frozen=True, tag="timeline_started"):
+    """Transaction ids before and after can't be compared: the window starts again."""
+
+    timeline: int
+    reason: str
+    database: Database
+    resume: State | None
+    """An earlier state whose window is still good; None where the table is read whole."""
+
+
+class Remade(msgspec.Struct, frozen=True, tag="remade"):
+    """A committed segment whose upload was gone before it was published was made by reading its window again."""
+
+    of: int
+    """Offset of the event that committed it."""
+    segment: Segment
+
+
+What = Snapshotted | Ingested | Supplied | Advanced | SchemaChanged | TimelineStarted | Remade
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One record of the ledger."""
+
+    version: int
+    table: str
+    offset: int
+    at: str
+    """When it was written, by the worker's clock (ISO 8601, UTC)."""
+    run: str
+    """Id of the try that wrote it: no two tries share one."""
+    what: What
+    state: State
+    """After this event."""
+
+    @property
+    def segment(self) -> Segment | None:
+        """The segment that it commits, None where it commits none."""
+        match self.what:
+            case (
+                Snapshotted(segment=segment)
+                | Ingested(segment=segment)
+                | Supplied(segment=segment)
+                | Remade(segment=segment)
+            ):
+                return segment
+        return None
+
+    @property
+    def reading(self) -> Reading | None:
+        """What was read for it, None where nothing was."""
+        match self.what:
+            case Snapshotted(reading=reading) | Ingested(reading=reading) | Advanced(reading=reading):
+                return reading
+        return None
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Event)
+
+
+def encode(event: Event) -> bytes:
+    """Return the event as it is stored."""
+    return msgspec.json.format(_encoder.encode(event), indent=1) + b"\n"
+
+
+def decode(data: bytes) -> Event:
+    """Read an event.
+
+    Raises:
+        msgspec.DecodeError: the data is not an event of a version this code knows.
+    """
+    event = _decoder.decode(data)
+    if event.version != VERSION:
+        raise msgspec.ValidationError(f"version {event.version} is not {VERSION}")
+    return event
+
+
+def event_after(before: State, what: What, *, table: str, at: str, run: str) -> Event:
+    """Return the event that follows on a state."""
+    return Event(VERSION, table, before.offset + 1, at, run, what, fold(before, what))
+
+
+def fold(before: State, what: What) -> State:
+    """Return the state after something happened."""
+    match what:
+        case Snapshotted():
+            after = _read(before, what.reading, schema=what.segment.schema, sequential_id=before.sequential_id)
+        case Ingested():
+            after = _read(before, what.reading, schema=what.segment.schema, sequential_id=what.sequential_id)
+        case Advanced():
+            after = _read(before, what.reading, schema=before.schema, sequential_id=before.sequential_id)
+        case Supplied():
+            after = msgspec.structs.replace(before, sequential_id=what.sequential_id, timestamp=what.timestamp)
+        case SchemaChanged():
+            after = msgspec.structs.replace(before, schema=what.schema)
+        case TimelineStarted():
+            after = msgspec.structs.replace(
+                what.resume or State(),
+                timeline=what.timeline,
+                sequential_id=before.sequential_id,
+                database=what.database,
+                schema=before.schema,
+            )
+        case Remade():
+            after = before
+    return msgspec.structs.replace(after, offset=before.offset + 1)
+
+
+def _read(before: State, reading: Reading, *, schema: str | None, sequential_id: int) -> State:
+    leaves = tuple(leaf.oid for leaf in reading.leaves)
+    gone = {oid: Past(before.horizon, before.ahead) for oid in before.leaves if oid not in leaves}
+    kept = {oid: past for oid, past in before.past.items() if oid not in leaves}
+    return State(
+        timeline=before.timeline,
+        sequential_id=sequential_id,
+        horizon=reading.horizon,
+        ahead=reading.ahead,
+        timestamp=reading.timestamp,
+        bound=reading.next_bound,
+        read_at=reading.read_at,
+        database=reading.database,
+        oid=reading.oid,
+        leaves=leaves,
+        past=kept | gone,
+        schema=schema,
+    )
+
+
+def deltas(xids: Iterable[int]) -> tuple[int, ...]:
+    """Return distinct transaction ids as the first one and the distances from each to the next."""
+    ordered = sorted(set(xids))
+    return (*ordered[:1], *(b - a for a, b in pairwise(ordered)))
+
+
+def undelta(coded: Iterable[int]) -> tuple[int, ...]:
+    """Return what `deltas` took, in order."""
+    return tuple(accumulate(coded))

@@ -1,0 +1,55 @@
+"""SQS: sending work messages in batches, each one accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tidelog.errors import StoreUnreachable
+from tidelog.failures import store_errors
+from tidelog.messages import Ingest, encode
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
+
+_BATCH = 10
+_ATTEMPTS = 3
+
+
+class WorkQueue:
+    """A queue of work messages."""
+
+    def __init__(self, sqs: SQSClient, url: str) -> None:
+        self._sqs = sqs
+        self._url = url
+
+    def send(self, messages: Sequence[Ingest]) -> None:
+        """Send messages, in order.
+
+        Raises:
+            StoreUnreachable: some were not taken even when they were sent again; the others are on the queue.
+        """
+        for start in range(0, len(messages), _BATCH):
+            self._send_batch(messages[start : start + _BATCH])
+
+    def _send_batch(self, batch: Sequence[Ingest]) -> None:
+        entries: list[SendMessageBatchRequestEntryTypeDef] = [
+            {
+                "Id": str(number),
+                "MessageBody": encode(message),
+                "MessageGroupId": message.group,
+                "MessageDeduplicationId": message.deduplication,
+            }
+            for number, message in enumerate(batch)
+        ]
+        failed = ""
+        for _ in range(_ATTEMPTS):
+            with store_errors("send", f"{len(entries)} work messages"):
+                answer = self._sqs.send_message_batch(QueueUrl=self._url, Entries=entries)
+            refused = {entry["Id"]: entry["Code"] for entry in answer.get("Failed", [])}
+            entries = [entry for entry in entries if entry["Id"] in refused]
+            if not entries:
+                return
+            failed = ", ".join(f"{batch[int(number)].table} ({code})" for number, code in refused.items())
+        raise StoreUnreachable("send", "work messages", f"SQS did not take {failed}", "The next tick sends them again")

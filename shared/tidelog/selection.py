@@ -1,0 +1,101 @@
+"""Which tables are taken: patterns of names to include and to exclude."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from tidelog.errors import InvalidSetting
+from tidelog.tables import Relation, TableName
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A relation that was not taken, and why."""
+
+    table: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The outcome of a selection."""
+
+    tables: tuple[TableName, ...]
+    skipped: tuple[Left, ...]
+    """Met by a pattern, but of a kind that can't be ingested."""
+    refused: tuple[Left, ...]
+    """Asked for by name, but not there or of a kind that can't be ingested: an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Patterns of tables to take and to leave.
+
+    A pattern is a table name in which `*` and `?` stand for any text and any character; where a name itself has
+    unusual characters, the pattern is written as the name is shown, quotes and all.
+    """
+
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, include: str, exclude: str) -> Selection:
+        """Read two comma-separated lists; an empty `include` takes every table.
+
+        Raises:
+            InvalidSetting: a quote is not closed.
+        """
+        return cls(_split(include) or ("*",), _split(exclude))
+
+    def apply(self, relations: Iterable[Relation]) -> Selected:
+        """Divide the relations of a database."""
+        known = {str(relation.table_name): relation for relation in relations}
+        wanted = [name for name in known if self._takes(name)]
+        named = [pattern for pattern in self.include if not _is_pattern(pattern)]
+        canonical = {_canonical(name): name for name in named}
+        refused = [
+            Left(name, known[key].obstacle or "") if key in known else Left(name, "no such table")
+            for key, name in canonical.items()
+            if key not in known or known[key].obstacle
+        ]
+        return Selected(
+            tables=tuple(sorted(known[name].table_name for name in wanted if not known[name].obstacle)),
+            skipped=tuple(
+                Left(name, known[name].obstacle or "")
+                for name in sorted(wanted)
+                if known[name].obstacle and name not in canonical
+            ),
+            refused=tuple(refused),
+        )
+
+    def _takes(self, name: str) -> bool:
+        return _meets(name, self.include) and not _meets(name, self.exclude)
+
+
+def _meets(name: str, patterns: Sequence[str]) -> bool:
+    return any(
+        fnmatchcase(name, pattern.replace("[", "[[]")) if _is_pattern(pattern) else name == _canonical(pattern)
+        for pattern in patterns
+    )
+
+
+def _is_pattern(text: str) -> bool:
+    return "*" in text or "?" in text
+
+
+def _canonical(name: str) -> str:
+    try:
+        return str(TableName.parse(name))
+    except ValueError:
+        return name
+
+
+def _split(text: str) -> tuple[str, ...]:
+    """Split at commas outside double quotes."""
+    if text.count('"') % 2:
+        raise InvalidSetting("read", "the list of tables", f"{text!r} has a quote that is not closed")
+    parts = re.findall(r'(?:"(?:[^"]|"")*"|[^,"])+', text)
+    return tuple(part.strip() for part in parts if part.strip())

@@ -1,0 +1,109 @@
+"""What the functions are told by their environment: the only module that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tidelog.errors import InvalidSetting
+from tidelog.selection import Selection
+
+TLS = ("verify-full", "require", "disable")
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """How the database is reached."""
+
+    secret: str
+    """ARN or name of the Secrets Manager secret."""
+    tls: str
+    """One of `TLS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    """What the scheduler is told."""
+
+    stack: str
+    database: DatabaseSettings
+    work_queue_url: str
+    selection: Selection
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What the worker is told. Durations are seconds, sizes bytes."""
+
+    stack: str
+    database: DatabaseSettings
+    bucket: str
+    parameters: str
+    """What the names of the parameters begin with, such as /tidelog/prod."""
+    look_back: float
+    time_bound_bytes: int
+    failover_margin: float
+
+
+def read_scheduler_settings(environment: Mapping[str, str]) -> SchedulerSettings:
+    """Read the scheduler's environment.
+
+    Raises:
+        InvalidSetting: naming every missing variable, or the first unusable one.
+    """
+    value = _values(environment, "STACK", "DATABASE_SECRET", "DATABASE_TLS", "WORK_QUEUE_URL", "INCLUDE", "EXCLUDE")
+    return SchedulerSettings(
+        stack=value["STACK"],
+        database=_database(value),
+        work_queue_url=value["WORK_QUEUE_URL"],
+        selection=Selection.parse(value["INCLUDE"], value["EXCLUDE"]),
+    )
+
+
+def read_worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
+    """Read the worker's environment.
+
+    Raises:
+        InvalidSetting: naming every missing variable, or the first unusable one.
+    """
+    value = _values(
+        environment,
+        *("STACK", "DATABASE_SECRET", "DATABASE_TLS", "BUCKET", "PARAMETERS"),
+        *("LOOK_BACK_SECONDS", "TIME_BOUND_MEGABYTES", "FAILOVER_MARGIN_SECONDS"),
+    )
+    return WorkerSettings(
+        stack=value["STACK"],
+        database=_database(value),
+        bucket=value["BUCKET"],
+        parameters=value["PARAMETERS"].rstrip("/"),
+        look_back=_number(value, "LOOK_BACK_SECONDS"),
+        time_bound_bytes=int(_number(value, "TIME_BOUND_MEGABYTES") * 2**20),
+        failover_margin=_number(value, "FAILOVER_MARGIN_SECONDS"),
+    )
+
+
+def _database(value: Mapping[str, str]) -> DatabaseSettings:
+    if value["DATABASE_TLS"] not in TLS:
+        raise _unusable("DATABASE_TLS", value["DATABASE_TLS"], f"must be one of {', '.join(TLS)}")
+    return DatabaseSettings(value["DATABASE_SECRET"], value["DATABASE_TLS"])
+
+
+def _values(environment: Mapping[str, str], *names: str) -> dict[str, str]:
+    missing = [f"TIDELOG_{name}" for name in names if f"TIDELOG_{name}" not in environment]
+    if missing:
+        raise InvalidSetting("read", "the environment", f"{', '.join(missing)} missing", "Deploy the template again")
+    return {name: environment[f"TIDELOG_{name}"] for name in names}
+
+
+def _number(value: Mapping[str, str], name: str) -> float:
+    try:
+        number = float(value[name])
+    except ValueError:
+        number = -1
+    if not 0 <= number < float("inf"):
+        raise _unusable(name, value[name], "must be a number, 0 or greater")
+    return number
+
+
+def _unusable(name: str, text: str, reason: str) -> InvalidSetting:
+    return InvalidSetting("read", "the environment", f"TIDELOG_{name}={text!r} {reason}", "Mend the stack's parameter")

@@ -1,0 +1,222 @@
+"""Tables: their names, what the catalog says of them, and which of them are taken."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from tidelog import timestamps
+from tidelog.errors import NotIngestible
+from tidelog.quoting import identifier
+from tidelog.schema import ColumnDocument, SchemaDocument
+
+_TIMESTAMP_TYPES = frozenset({1082, 1114, 1184})  # date, timestamp, timestamptz
+_PLAIN = re.compile(r"[^\W\d][\w$-]*")
+_PART = re.compile(r'"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>[^".]+)')
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TableName:
+    """A schema and a table, exactly as the database stores them."""
+
+    schema: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> TableName:
+        """Read `schema.table`; a part with a dot, a quote or a space stands in double quotes, as in SQL.
+
+        A part without quotes is taken as it is: unlike SQL, no case is folded.
+
+        Raises:
+            ValueError: the text has not exactly two parts.
+        """
+        parts: list[str] = []
+        at = 0
+        while found := _PART.match(text, at):
+            parts.append(found["plain"] or found["quoted"].replace('""', '"'))
+            at = found.end()
+            if at == len(text):
+                break
+            if text[at] != ".":
+                break
+            at += 1
+        if at != len(text) or len(parts) != 2 or not all(map(_storable, parts)):
+            raise ValueError(f"{text!r} is not a table name: write schema.table, such as public.orders")
+        return cls(*parts)
+
+    @property
+    def sql(self) -> str:
+        """The name as SQL, always quoted."""
+        return f"{identifier(self.schema)}.{identifier(self.name)}"
+
+    @property
+    def path(self) -> str:
+        """The name as one part of an object key: all but letters, digits, `_` and `-` is percent-encoded.
+
+        Letters of any script stay as they are, so the longest names still fit a file name.
+        """
+        return ".".join(_percent(part) for part in (self.schema, self.name))
+
+    @classmethod
+    def from_path(cls, path: str) -> TableName:
+        """Read what `path` wrote."""
+        schema, _, name = path.partition(".")
+        return cls(unquote(schema), unquote(name))
+
+    def __str__(self) -> str:
+        return ".".join(
+            part if _PLAIN.fullmatch(part) else '"' + part.replace('"', '""') + '"' for part in (self.schema, self.name)
+        )
+
+
+def _storable(part: str) -> bool:
+    try:
+        return b"\0" not in part.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def _percent(part: str) -> str:
+    return "".join(c if c.isalnum() or c in "_-" else quote(c, safe="") for c in part)
+
+
+class Field(msgspec.Struct, frozen=True):
+    """A named part of a composite type."""
+
+    name: str
+    type: int
+
+
+class Type(msgspec.Struct, frozen=True):
+    """A type as far as its way into JSON depends on it; types refer to each other by oid."""
+
+    oid: int
+    name: str
+    kind: str
+    """`typtype`: b base, c composite, d domain, e enum, r range, m multirange, p pseudo."""
+    base: int = 0
+    """Of a domain: what it is over."""
+    element: int = 0
+    """Of an array: what it holds."""
+    fields: tuple[Field, ...] = ()
+    labels: tuple[str, ...] = ()
+    json_cast: bool = False
+    """A user's own cast to json exists, so `to_json` gives something that can't be read back."""
+
+
+class Column(msgspec.Struct, frozen=True):
+    """A column of a table."""
+
+    name: str
+    type: int
+    type_name: str
+    not_null: bool = False
+    default: str | None = None
+    """The expression of its default, or of what it is generated as."""
+    generated: str = ""
+    """"" , "s" (stored) or "v" (virtual)."""
+
+
+class Leaf(msgspec.Struct, frozen=True):
+    """A relation that holds rows: a table itself, or a partition without partitions of its own."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    bytes: int
+    locked: bool
+    indexed: tuple[str, ...] = ()
+    """The columns that lead a valid, whole btree or BRIN index."""
+
+    @property
+    def table_name(self) -> TableName:
+        """Its name."""
+        return TableName(self.schema, self.name)
+
+
+class Table(msgspec.Struct, frozen=True):
+    """What the catalog says of one table."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    """`relkind`: r table, p partitioned table, m materialized view."""
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    """The columns of the primary key, in its order."""
+    leaves: tuple[Leaf, ...]
+    types: tuple[Type, ...]
+    foreign: tuple[str, ...] = ()
+    """Names of foreign tables among the partitions."""
+
+    @property
+    def table_name(self) -> TableName:
+        """Its name."""
+        return TableName(self.schema, self.name)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the rows on disk, without indexes and large values kept apart."""
+        return sum(leaf.bytes for leaf in self.leaves)
+
+    @property
+    def timestamp_columns(self) -> tuple[str, ...]:
+        """The columns that by name and type say when a row was created or updated."""
+        return tuple(c.name for c in self.columns if c.type in _TIMESTAMP_TYPES and timestamps.role(c.name))
+
+    def document(self) -> SchemaDocument:
+        """Return what readers of its segments have to know."""
+        labels = {kind.oid: kind.labels for kind in self.types}
+        return SchemaDocument(
+            table=str(self.table_name),
+            columns=tuple(
+                ColumnDocument(c.name, c.type_name, c.not_null, c.default, c.generated, labels.get(c.type, ()))
+                for c in self.columns
+            ),
+            key=self.key,
+        )
+
+
+class Relation(msgspec.Struct, frozen=True):
+    """A relation found in the catalog."""
+
+    schema: str
+    name: str
+    kind: str
+    populated: bool = True
+
+    @property
+    def table_name(self) -> TableName:
+        """Its name."""
+        return TableName(self.schema, self.name)
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why it can't be ingested, None where it can."""
+        if self.kind == "m" and not self.populated:
+            return "a materialized view that was never refreshed"
+        return obstacle(self.kind)
+
+
+def obstacle(kind: str) -> str | None:
+    """Say why a relation of some `relkind` can't be ingested, None where it can."""
+    if kind in "rpm":
+        return None
+    kinds = {"v": "a view", "f": "a foreign table", "S": "a sequence", "i": "an index", "I": "an index", "c": "a type"}
+    return f"{kinds.get(kind, f'a relation of kind {kind}')}, which has no row versions of its own"
+
+
+def refuse(subject: TableName, kind: str) -> None:
+    """Do nothing for a relation that can be ingested.
+
+    Raises:
+        NotIngestible: it can't.
+    """
+    if reason := obstacle(kind):
+        raise NotIngestible("read", subject, reason, "Name the tables that it shows rows of")

@@ -1,0 +1,190 @@
+"""Which row versions one run reads, and why.
+
+A run reads, of every relation that holds rows, the row versions that are visible in its snapshot and whose transaction
+id is at or above the last horizon and was not emitted before. The horizon of a snapshot is the oldest transaction id
+that was still running: all below it have ended, so whatever they wrote is visible or never will be. Of those at or
+above it some have committed: their rows are visible as a whole, are emitted, and their ids are remembered as `ahead`.
+
+Transaction ids are 64 bits wide here. A row stores the lower 32 bits, and PostgreSQL's `age(xmin)` is the signed
+distance from that to the next id to be given out (`next`): exact for what lies less than 2**31 transactions back, and
+cheap. A table that was not read for so long starts a new timeline. A row version frozen 2**32 transactions ago has the
+stored id of a new one, and is emitted once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from tidelog import timestamps
+from tidelog.quoting import identifier, literal
+from tidelog.tables import Leaf, Table
+
+REACH = 2**31 - 1
+"""How many transactions back `age` can tell."""
+
+AHEAD_CAP = 100_000
+"""How many ids at or above the horizon are remembered; where there are more, a run reads below the horizon only."""
+
+
+class Database(msgspec.Struct, frozen=True):
+    """Which database answered."""
+
+    system: str
+    """The system identifier of the cluster."""
+    oid: int
+    name: str
+    wal_timeline: int | None
+    """Grows with every promotion of a standby; a standby itself can't tell (None)."""
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """What a transaction's snapshot says of transaction ids, read once it is taken."""
+
+    database: Database
+    horizon: int
+    """Every transaction below it has ended."""
+    limit: int
+    """No transaction at or above it is visible (the snapshot's xmax)."""
+    next: int
+    """The id that `age` counts back from; never below `limit`."""
+    read_at: str
+    """When the transaction started, by the server's clock."""
+    standby: bool
+    wal_position: str | None
+    """Up to where the write-ahead log must be on disk before the horizon may be relied on; None on a standby."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A lower bound in time: row versions with any of these columns at or past it, or only past it if `exclusive`."""
+
+    columns: tuple[str, ...]
+    since: str
+    exclusive: bool = False
+
+    def condition(self, row: str) -> str:
+        """Return the bound as SQL."""
+        past = f"{'>' if self.exclusive else '>='} {literal(self.since)}"
+        return "(" + " OR ".join(f"{row}.{identifier(column)} {past}" for column in self.columns) + ")"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The row versions to read of one relation.
+
+    Attributes:
+        start: transaction ids from here on, inclusive; 0 reads everything visible.
+        ahead: ids at or above `start` that were emitted before.
+        bound: lower bound in time, where the table is read by its timestamp columns.
+        end: transaction ids below it, exclusive; None reads up to what the snapshot sees.
+        also: ids at or above `end` to read all the same.
+    """
+
+    start: int = 0
+    ahead: tuple[int, ...] = ()
+    bound: Bound | None = None
+    end: int | None = None
+    also: tuple[int, ...] = ()
+
+    def condition(self, snapshot: Snapshot, row: str) -> str:
+        """Return the window as SQL.
+
+        Raises:
+            OverflowError: `start` is more than `REACH` transactions back.
+        """
+        parts: list[str] = []
+        if self.start:
+            if snapshot.next - self.start > REACH:
+                raise OverflowError(f"horizon {self.start} is out of the reach of {snapshot.next}")
+            parts += [
+                f"age({row}.xmin) <= {snapshot.next - self.start}",
+                f"age({row}.xmin) > {snapshot.next - snapshot.limit}",
+            ]
+        if self.ahead:
+            parts.append(f"NOT {_among(self.ahead, row)}")
+        if self.end is not None:
+            below = f"NOT ({at_or_above(self.end, snapshot, row)})"
+            parts.append(f"({below} OR {_among(self.also, row)})" if self.also else below)
+        if self.bound:
+            parts.append(self.bound.condition(row))
+        return " AND ".join(parts) or "true"
+
+
+def at_or_above(xid: int, snapshot: Snapshot, row: str) -> str:
+    """Return as SQL that a visible row's transaction id is at or above `xid`, which is at most `REACH` back."""
+    distance = f"age({row}.xmin)"
+    return f"{distance} <= {snapshot.next - xid} AND {distance} > {snapshot.next - snapshot.limit}"
+
+
+def _among(xids: Iterable[int], row: str) -> str:
+    stored = ",".join(str(xid % 2**32) for xid in xids)
+    return f"({row}.xmin = ANY ('{{{stored}}}'::xid[]))"
+
+
+def widen(stored: int, limit: int) -> int:
+    """Return the 64-bit id of a visible row's stored 32-bit one: the greatest below the snapshot's `limit`.
+
+    An id equal to the lower half of `limit` is not visible yet, so it belongs to the epoch before.
+    """
+    low = limit % 2**32
+    return limit - low + stored - (2**32 if stored >= low else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """How a table's windows are found.
+
+    Attributes:
+        name: "timestamp" bounds the index range to read; "xmin" looks at every row.
+        columns: the timestamp columns of the bound.
+        reason: why, in words.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    reason: str
+
+
+def choose_strategy(table: Table, *, time_bound_bytes: int) -> Strategy:
+    """Choose how to find a table's new rows.
+
+    A bound in time is used only where it can't hide a new row for long: every timestamp column leads an index, or one
+    that says when a row was updated does and is never NULL.
+    """
+    if not table.timestamp_columns:
+        return Strategy("xmin", (), "it has no timestamp column")
+    if table.bytes < time_bound_bytes:
+        return Strategy("xmin", (), f"at {table.bytes / 2**20:.1f} MiB it is small enough to look at every row")
+    indexed = [column for column in table.timestamp_columns if _leads_everywhere(column, table.leaves)]
+    if not indexed:
+        return Strategy("xmin", (), f"no index is led by {' or '.join(table.timestamp_columns)}")
+    never_null = {column.name for column in table.columns if column.not_null}
+    sure = [column for column in indexed if timestamps.role(column) == "updated" and column in never_null]
+    if set(indexed) == set(table.timestamp_columns) or sure:
+        return Strategy("timestamp", tuple(indexed), f"{' and '.join(indexed)} lead an index")
+    missing = [column for column in table.timestamp_columns if column not in indexed]
+    return Strategy("xmin", (), f"no index is led by {' and '.join(missing)}, which may alone tell of a new row")
+
+
+def _leads_everywhere(column: str, leaves: Iterable[Leaf]) -> bool:
+    return all(column in leaf.indexed for leaf in leaves)
+
+
+def next_bound(previous: str | None, watermark: str | None, read_at: str, look_back: float) -> str | None:
+    """Return the lower bound in time of the next window: it never goes back.
+
+    Args:
+        previous: the bound of the window before; None if there was none.
+        watermark: the latest timestamp ingested.
+        read_at: when the snapshot was taken: rows dated in the future don't push the bound past it.
+        look_back: seconds before the watermark that are read again.
+
+    Returns:
+        The bound; None where there is no watermark or it lies beyond the years 1 to 9999.
+    """
+    if watermark is None:
+        return previous
+    return timestamps.latest([previous, timestamps.before(min(watermark, read_at, key=timestamps.order), look_back)])
