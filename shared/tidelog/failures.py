@@ -25,6 +25,7 @@ from tidelog.errors import (
 _SQLSTATES: dict[str, tuple[type[TidelogError], str]] = {
     "08": (DatabaseUnreachable, "Check that the server is up and that its network can be reached from here"),
     "22021": (UnreadableData, "The table holds bytes that are no text in the database's encoding: mend the rows"),
+    "22P05": (UnreadableData, "The table holds bytes that are no text in the database's encoding: mend the rows"),
     "28": (AccessDenied, "Check the user, the password and pg_hba.conf"),
     "3D000": (AccessDenied, "Check the name of the database"),
     "3F000": (UnknownTable, "Check the name of the schema"),

@@ -71,7 +71,7 @@ def decode(body: str) -> Ingest:
     if data.get("type") not in _KINDS:
         raise _invalid("type", data.get("type"), f"must be one of {', '.join(_KINDS)}")
     if unknown := sorted(set(data) - set(Ingest.__struct_fields__)):
-        raise _invalid(unknown[0], data[unknown[0]], f"is no field of a message of type {data['type']}")
+        raise _invalid(_shown(unknown[0]), data[unknown[0]], f"is no field of a message of type {data['type']}")
     for field in ("table", "tick"):
         if not isinstance(data.get(field), str) and not (field == "tick" and data.get(field) is None):
             raise _invalid(field, data.get(field), "must be text")
@@ -83,6 +83,9 @@ def decode(body: str) -> Ingest:
 
 
 def _invalid(field: str, value: Any, reason: str) -> InvalidMessage:
-    text = value if isinstance(value, str) else json.dumps(value)
-    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
-    return InvalidMessage("read", "a work message", f"{field} {shown!r} {reason}", f"Send for example {_EXAMPLE}")
+    shown = _shown(value if isinstance(value, str) else json.dumps(value))
+    return InvalidMessage("read", "a work message", f"{field} {shown} {reason}", f"Send for example {_EXAMPLE}")
+
+
+def _shown(text: str) -> str:
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}… ({len(text)} characters)"

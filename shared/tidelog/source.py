@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -105,7 +105,7 @@ class OpenTable:
         self._connection.execute_unnamed(statement, stream=lines)
         lines.flush()
 
-    def lines(self, leaf: Leaf, window: Window) -> Iterator[bytes]:
+    def lines(self, leaf: Leaf, window: Window) -> Generator[bytes]:
         """Yield the JSON lines of a window of a leaf, a block at a time, in bounded memory."""
         blocks = _Blocks()
         thread = threading.Thread(target=blocks.fill, args=(self, leaf, window), daemon=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import msgspec
 
@@ -15,7 +15,8 @@ from tidelog.schema import ColumnDocument, SchemaDocument
 
 _TIMESTAMP_TYPES = frozenset({1082, 1114, 1184})  # date, timestamp, timestamptz
 _PLAIN = re.compile(r"[^\W\d][\w$-]*")
-_PART = re.compile(r'"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>[^".]+)')
+_PART = r'(?:"((?:[^"]|"")+)"|([^".]+))'
+_NAME = re.compile(rf"{_PART}\.{_PART}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -34,17 +35,10 @@ class TableName:
         Raises:
             ValueError: the text has not exactly two parts.
         """
-        parts: list[str] = []
-        at = 0
-        while found := _PART.match(text, at):
-            parts.append(found["plain"] or found["quoted"].replace('""', '"'))
-            at = found.end()
-            if at == len(text):
-                break
-            if text[at] != ".":
-                break
-            at += 1
-        if at != len(text) or len(parts) != 2 or not all(map(_storable, parts)):
+        found = _NAME.fullmatch(text)
+        quoted, plain = (found.group(1, 3), found.group(2, 4)) if found else ((), ())
+        parts = [q.replace('""', '"') if q else p for q, p in zip(quoted, plain, strict=True)]
+        if not parts or not all(map(_storable, parts)):
             raise ValueError(f"{text!r} is not a table name: write schema.table, such as public.orders")
         return cls(*parts)
 
@@ -81,7 +75,8 @@ def _storable(part: str) -> bool:
 
 
 def _percent(part: str) -> str:
-    return "".join(c if c.isalnum() or c in "_-" else quote(c, safe="") for c in part)
+    # Not urllib's quote: it leaves dots and tildes as they are.
+    return "".join(c if c.isalnum() or c in "_-" else "".join(f"%{b:02X}" for b in c.encode()) for c in part)
 
 
 class Field(msgspec.Struct, frozen=True):

@@ -1,0 +1,45 @@
+# Everything sets itself up: Python 3.11 or newer, make and a shell are all it takes.
+SHELL := /bin/sh
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help demo test setup lint format bench clean
+
+help:
+	@echo "make demo    ingest a sample database on this machine and show it"
+	@echo "make test    run the tests"
+	@echo "make lint    ruff, mypy, cfn-lint, sam validate"
+	@echo "make setup   only make .venv with .venv/bin/tidelog"
+	@echo "make format  format the code"
+	@echo "make bench   measure against psql"
+	@echo "make clean   remove what the others made"
+
+demo: $(READY)
+	@$(BIN)/tidelog demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2
+
+setup: $(READY)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/cfn-lint template.yaml
+	AWS_DEFAULT_REGION=eu-west-2 SAM_CLI_TELEMETRY=0 $(BIN)/sam validate --lint
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python benchmarks/first_snapshot.py
+
+$(READY): pyproject.toml constraints.txt tools/make-venv
+	@sh tools/make-venv .venv
+	@touch $@
+
+clean:
+	rm -rf .venv .aws-sam .tidelog .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

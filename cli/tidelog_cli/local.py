@@ -1,0 +1,177 @@
+"""`tidelog local`: the whole of tidelog on this machine, on a database of your own."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
+
+import typer
+
+import tidelog_sandbox
+from tidelog_cli.output import console, live_line, show_tick, size
+from tidelog_cli.ticks import TableResult, TickFailedError, TickResult, Ticks, read_result
+from tidelog_sandbox.functions import Invocation
+from tidelog_sandbox.sandbox import Sandbox
+
+app = typer.Typer(help="Run tidelog on this machine: the real template, on a local AWS.", no_args_is_help=True)
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_TLS = {"verify-full": "verify-full", "verify-ca": "verify-full", "require": "require", "disable": "disable"}
+
+Database = Annotated[
+    str,
+    typer.Option(
+        envvar="TIDELOG_DATABASE",
+        help="postgresql://user:password@host:port/database. The password may stand in PGPASSWORD instead. "
+        "Add ?sslmode=verify-full, require or disable; the default verifies, but on this machine's own server.",
+    ),
+]
+Lake = Annotated[Path, typer.Option(file_okay=False, help="Folder that becomes the lake: data/, ledger/ and schema/.")]
+Tables = Annotated[
+    list[str] | None,
+    typer.Option("--tables", help="Pattern of tables to take, such as 'public.*'. May be repeated. Default: all."),
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option("--exclude", help="Pattern of tables to leave out. May be repeated.")
+]
+
+
+@app.command()
+def run(
+    database: Database,
+    lake: Lake,
+    tables: Tables = None,
+    exclude: Exclude = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Run one tick and exit. Run it again and it goes on from where the folder is.
+
+    Exit status 0 if every table was ingested, else 1: what failed is named on stderr, the others are done all the same.
+    """
+    with deployed(database, lake, tables, exclude) as sandbox:
+        result = run_tick(sandbox, "ingesting")
+    if as_json:
+        typer.echo(json.dumps({**asdict(result), "lake": str(lake)}, indent=1))
+    else:
+        screen = console()
+        show_tick(screen, result)
+        screen.print(f"the lake: {lake}", markup=False)
+    if not result.complete:
+        raise typer.Exit(1)
+
+
+@app.command()
+def up(
+    database: Database,
+    lake: Lake,
+    tables: Tables = None,
+    exclude: Exclude = None,
+    *,
+    schedule: Annotated[
+        str, typer.Option(help="When a tick starts: rate(...) or cron(...) of EventBridge Scheduler.")
+    ] = "rate(5 minutes)",
+) -> None:
+    """Keep running on the schedule until Ctrl-C, and say how to point aws or boto3 at it."""
+    screen = console()
+    with deployed(database, lake, tables, exclude, schedule) as sandbox:
+        for name, value in sandbox.environment.items():
+            screen.print(f"export {name}={value}", markup=False)
+        for name, value in sandbox.outputs.items():
+            screen.print(f"# {name}: {value}", markup=False)
+        sandbox.on_invocation(_print_result)
+        sandbox.start_schedules()
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            screen.print("stopping: runs under way are finished first")
+            sandbox.stop_schedules()
+            sandbox.stop_mappings()
+
+
+@contextmanager
+def deployed(
+    database: str, lake: Path, tables: list[str] | None, exclude: list[str] | None, schedule: str = "rate(1 day)"
+) -> Iterator[Sandbox]:
+    """Deploy the template on this machine with its mappings live.
+
+    Raises:
+        typer.BadParameter: the database's address can't be used.
+    """
+    address, tls = read_address(database)
+    lake.mkdir(parents=True, exist_ok=True)
+    parameters = {
+        "AdminEmail": "administrator@example.com",
+        "Schedule": schedule,
+        "IncludeTables": ",".join(tables or ["*"]),
+        "ExcludeTables": ",".join(exclude or []),
+        "DatabaseTls": tls,
+    }
+    with Sandbox(_template(), parameters=parameters, database=address, lake=lake) as sandbox:
+        sandbox.start_mappings()
+        yield sandbox
+
+
+def run_tick(sandbox: Sandbox, title: str) -> TickResult:
+    """Run a tick with a live line; a scheduler that fails ends the command."""
+    with live_line(title) as line:
+        try:
+            return Ticks(sandbox).run(line)
+        except TickFailedError as error:
+            console(err=True).print(f"tidelog: {error}", style="red", markup=False)
+            raise typer.Exit(1) from error
+
+
+def read_address(database: str) -> tuple[str, str]:
+    """Return a database's address without options, the password of the environment in it, and the kind of TLS."""
+    parts = urlsplit(database)
+    options = parse_qs(parts.query)
+    if unknown := set(options) - {"sslmode"}:
+        raise typer.BadParameter(
+            f"{unknown.pop()} is no option of the address: only sslmode is", param_hint="--database"
+        )
+    default = "disable" if parts.hostname in _LOOPBACK else "verify-full"
+    mode = options.get("sslmode", [default])[0]
+    if mode not in _TLS:
+        raise typer.BadParameter(f"sslmode {mode} is not one of {', '.join(_TLS)}", param_hint="--database")
+    where = parts.netloc
+    if parts.username and parts.password is None and "PGPASSWORD" in os.environ:
+        user, _, host = where.rpartition("@")
+        where = f"{user}:{quote(os.environ['PGPASSWORD'], safe='')}@{host}"
+    return urlunsplit((parts.scheme, where, parts.path, "", "")), _TLS[mode]
+
+
+def _template() -> Path:
+    template = Path(tidelog_sandbox.__file__).parents[2] / "template.yaml"
+    if not template.exists():
+        raise typer.BadParameter(f"there is no {template}: run tidelog from a checkout of its repository")
+    return template
+
+
+def _print_result(invocation: Invocation) -> None:
+    result = read_result(invocation)
+    if result is None:
+        if not invocation.succeeded:
+            console(err=True).print(
+                f"tick failed: {(invocation.error or {}).get('errorMessage')}", style="red", markup=False
+            )
+        return
+    if result.outcome in ("unchanged", "covered"):
+        return
+    failed = result.outcome == "failed"
+    console(err=failed).print(f"{datetime.now().astimezone():%H:%M:%S}  {_line(result)}", markup=False)
+
+
+def _line(result: TableResult) -> str:
+    if result.outcome == "failed":
+        return f"failed: {result.reason}"
+    number = f"increment {result.sequential_id}" if result.outcome == "ingested" else "snapshot"
+    return f"{result.table}  {result.rows:,} rows  {size(result.bytes)}  {number}  {result.seconds:.2f} s"

@@ -1,0 +1,40 @@
+"""The command `tidelog`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tidelog import __version__
+from tidelog.errors import TidelogError
+from tidelog_cli import demo, local
+from tidelog_sandbox.errors import SandboxError
+
+app = typer.Typer(
+    help="Every new or changed row of a PostgreSQL database in S3 as JSON Lines, exactly once per row version.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(local.app, name="local")
+app.command("demo")(demo.demo)
+
+
+@app.callback()
+def _root(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; what goes wrong is one line on stderr and exit status 1."""
+    try:
+        app()
+    except (TidelogError, SandboxError) as error:
+        typer.secho(f"tidelog: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(1)

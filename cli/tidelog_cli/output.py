@@ -1,0 +1,89 @@
+"""How things look on the screen: plain aligned tables, numbers a person can read, colours only on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tidelog_cli.ticks import TableResult, TickResult
+
+_WIDE = 240  # where nobody looks, nothing is cut off
+
+
+def console(*, err: bool = False) -> Console:
+    """Return the screen, or what stands in its place."""
+    stream = sys.stderr if err else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else _WIDE, highlight=False, soft_wrap=True)
+
+
+def size(count: int) -> str:
+    """Return a number of bytes with its unit."""
+    value, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{count} B" if unit == "B" else f"{value:,.1f} {unit}"
+
+
+def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> Table:
+    """Return a plain table; columns but the first `left` ones are aligned to the right."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number < left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def show_tick(screen: Console, tick: TickResult) -> None:
+    """Print what a tick wrote, what was unchanged, and what was left out; failures go to stderr."""
+    written = [table for table in tick.tables if table.outcome in ("snapshotted", "ingested")]
+    if written:
+        rows = [_row(table) for table in written]
+        total = ("", f"{sum(t.rows for t in written):,}", size(sum(t.bytes for t in written)), "", "")
+        screen.print(aligned(("table", "rows", "bytes", "sequential id", "seconds"), [*rows, total]))
+    unchanged = [table.table for table in tick.tables if table.outcome in ("unchanged", "covered")]
+    if unchanged:
+        screen.print(f"unchanged: {', '.join(unchanged)}", markup=False)
+    for left in tick.skipped:
+        screen.print(f"not taken: {left['table']} is {left['reason']}", markup=False)
+    errors = console(err=True)
+    for left in tick.refused:
+        errors.print(f"refused: {left['table']}: {left['reason']}", style="red", markup=False)
+    for failed in tick.failed:
+        errors.print(f"failed: {failed.reason}", style="red", markup=False)
+
+
+def _row(table: TableResult) -> tuple[str, ...]:
+    number = f"{table.sequential_id}" if table.outcome == "ingested" else "snapshot"
+    return (table.table, f"{table.rows:,}", size(table.bytes), number, f"{table.seconds:.2f}")
+
+
+class Line:
+    """A live line about a tick under way."""
+
+    def __init__(self, progress: Progress, title: str) -> None:
+        self._progress = progress
+        self._title = title
+        self._task = progress.add_task(title, total=None)
+
+    def __call__(self, done: int, total: int, rows: int) -> None:
+        """Say how far the tick is."""
+        text = f"{self._title}: {done} of {total} tables, {rows:,} rows"
+        self._progress.update(self._task, description=text, completed=done, total=total or 1)
+
+
+@contextmanager
+def live_line(title: str) -> Iterator[Line]:
+    """Show a line that moves, on a terminal; elsewhere nothing."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+    screen = console(err=True)
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        yield Line(progress, title)

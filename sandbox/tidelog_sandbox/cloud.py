@@ -1,0 +1,142 @@
+"""AWS on this machine: a moto server in a process of its own, and clients for it."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tidelog_sandbox.errors import SandboxError
+
+ACCOUNT = "123456789012"
+REGION = "eu-west-2"
+
+
+class Cloud:
+    """A running server. It ends with its context, or with this process.
+
+    Args:
+        region: where everything is.
+        conflicts: whether a conditional write that met another one of the same object gets 409
+            ConditionalRequestConflict, as the real S3 may answer.
+    """
+
+    def __init__(self, *, region: str = REGION, conflicts: bool = False) -> None:
+        self.region = region
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
+        self._lock = threading.Lock()
+        self._clients: dict[str, Any] = {}
+        self._process = subprocess.Popen(  # noqa: S603  # this very interpreter
+            [sys.executable, "-m", "tidelog_sandbox.server", *(["--conflicts"] if conflicts else [])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+                "AWS_CONFIG_FILE": os.devnull,
+                "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",
+                "VALIDATE_LAMBDA_S3": "false",  # the functions' code stays where it is
+                "NO_PROXY": "127.0.0.1",
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
+            start_new_session=True,  # an interrupt from the terminal is for the parent to handle
+        )
+        self._endpoint: str | None = None
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where it listens. Waits until it does, so that a caller can do other things first."""
+        with self._lock:
+            if self._endpoint is None:
+                self._endpoint = f"http://127.0.0.1:{self._answer('start')['port']}"
+            return self._endpoint
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables that point boto3 and the aws command at this cloud, and away from any other."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_ACCESS_KEY_ID": "sandbox",
+            "AWS_SECRET_ACCESS_KEY": "sandbox",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of a service, made once."""
+        import boto3  # noqa: PLC0415  # a quarter of a second that the start of the server hides
+        from botocore.config import Config  # noqa: PLC0415
+
+        endpoint = self.endpoint_url
+        with self._lock:
+            if service not in self._clients:
+                session = boto3.Session(
+                    aws_access_key_id="sandbox",
+                    aws_secret_access_key="sandbox",  # noqa: S106  # moto takes any
+                    region_name=self.region,
+                )
+                self._clients[service] = session.client(
+                    service,  # type: ignore[call-overload]  # one of many
+                    endpoint_url=endpoint,
+                    config=Config(max_pool_connections=50, retries={"max_attempts": 1}, proxies={}),
+                )
+            return self._clients[service]
+
+    def mirror(self, bucket: str, directory: Path) -> None:
+        """Keep the objects of a bucket as files of a directory, beginning with those that lie there.
+
+        The bucket must be empty; it keeps no versions any more.
+        """
+        with self._lock:
+            self._command("mirror the lake", {"mirror": str(directory.resolve()), "bucket": bucket, "account": ACCOUNT})
+
+    def close(self) -> None:
+        """End the server. Nothing that it held survives."""
+        for client in self._clients.values():
+            client.close()
+        if self._process.stdin:
+            self._process.stdin.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+        self._log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _command(self, operation: str, command: dict[str, str]) -> None:
+        assert self._process.stdin  # noqa: S101  # for the type: it is a pipe
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        self._answer(operation)
+
+    def _answer(self, operation: str) -> dict[str, Any]:
+        assert self._process.stdout  # noqa: S101  # for the type: it is a pipe
+        line = self._process.stdout.readline()
+        answer: dict[str, Any] = json.loads(line) if line else {"error": f"the server ended:\n{self._last_words()}"}
+        if "error" in answer:
+            raise SandboxError(f"{operation}: {answer['error']}")
+        return answer
+
+    def _last_words(self) -> str:
+        self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, self._log.tell() - 4000))
+        return self._log.read().decode(errors="replace")

@@ -1,0 +1,226 @@
+"""template.yaml, deployed: translated by SAM's own translator and made by CloudFormation.
+
+The code stays where it is: a local ``CodeUri`` or ``ContentUri`` becomes the address of an object that does not exist,
+whose key is the path, and the functions run from there. A layer's directory is importable as it is.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from botocore.exceptions import ClientError
+
+from tidelog_sandbox import parameters as parameters_of
+from tidelog_sandbox.cloud import Cloud
+from tidelog_sandbox.errors import SandboxError
+from tidelog_sandbox.runtime import FunctionConfiguration
+
+_PLACEHOLDER = "s3://sandbox/"
+_CODE = {"AWS::Serverless::Function": "CodeUri", "AWS::Serverless::LayerVersion": "ContentUri"}
+
+
+@dataclass(frozen=True, slots=True)
+class MappingConfiguration:
+    """An event source mapping: which queue's messages a function gets, and how.
+
+    Attributes:
+        uuid: its identity.
+        queue_arn: the queue.
+        function_arn: the function.
+        batch_size: the most messages of one invocation.
+        maximum_concurrency: the most invocations at a time; None is Lambda's own limit.
+        reports_failures: whether the function names the messages that failed (ReportBatchItemFailures).
+    """
+
+    uuid: str
+    queue_arn: str
+    function_arn: str
+    batch_size: int
+    maximum_concurrency: int | None
+    reports_failures: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleConfiguration:
+    """A schedule of EventBridge Scheduler.
+
+    Attributes:
+        arn: its ARN.
+        expression: ``rate(…)`` or ``cron(…)``.
+        timezone: in which a cron expression is meant.
+        target_arn: the function that it starts.
+        input: the payload, JSON with ``<aws.scheduler.…>`` placeholders.
+        maximum_age: seconds after which an invocation is given up.
+        maximum_retries: how often it is tried again.
+    """
+
+    arn: str
+    expression: str
+    timezone: str
+    target_arn: str
+    input: str
+    maximum_age: int
+    maximum_retries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A deployed stack: what its template made."""
+
+    stack: str
+    outputs: Mapping[str, str]
+    functions: tuple[FunctionConfiguration, ...]
+    mappings: tuple[MappingConfiguration, ...]
+    schedules: tuple[ScheduleConfiguration, ...]
+
+
+def translate(template: Path, parameters: Mapping[str, str], region: str) -> dict[str, Any]:
+    """The CloudFormation template that SAM makes of a template file.
+
+    Raises:
+        SandboxError: SAM refuses the template.
+    """
+    import boto3  # noqa: PLC0415  # half a second together, that the start of the server hides
+    from samtranslator.parser.parser import Parser  # noqa: PLC0415
+    from samtranslator.translator.translator import Translator  # noqa: PLC0415
+    from samtranslator.yaml_helper import yaml_parse  # noqa: PLC0415
+
+    document = yaml_parse(template.read_text())
+    _replace_code(document, template.resolve().parent)
+    defaults = {name: slot["Default"] for name, slot in document.get("Parameters", {}).items() if "Default" in slot}
+    try:
+        translated: dict[str, Any] = Translator({}, Parser(), boto_session=boto3.Session(region_name=region)).translate(
+            sam_template=document, parameter_values={**defaults, **parameters}
+        )
+    except Exception as error:
+        raise SandboxError(f"translate {template}: {getattr(error, 'message', error)}") from error
+    return translated
+
+
+def deploy(cloud: Cloud, template: Mapping[str, Any], stack: str, parameters: Mapping[str, str]) -> Deployment:
+    """Make a translated template's resources.
+
+    Raises:
+        SandboxError: CloudFormation refuses the template, a parameter or a resource.
+    """
+    parameters_of.check(template.get("Parameters", {}), parameters)
+    try:
+        cloud.client("cloudformation").create_stack(
+            StackName=stack,
+            TemplateBody=json.dumps(template),
+            Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
+            Capabilities=["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"],
+        )
+        return read(cloud, template, stack)
+    except ClientError as error:
+        raise SandboxError(f"deploy stack {stack}: {error.response['Error'].get('Message', error)}") from error
+
+
+def read(cloud: Cloud, template: Mapping[str, Any], stack: str) -> Deployment:
+    """What a deployed stack consists of, as the services themselves report it."""
+    cloudformation = cloud.client("cloudformation")
+    (described,) = cloudformation.describe_stacks(StackName=stack)["Stacks"]
+    pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack)
+    made = [resource for page in pages for resource in page["StackResourceSummaries"]]
+    functions = tuple(_functions(cloud, template, made))
+    arns = {function.arn for function in functions}
+    return Deployment(
+        stack=stack,
+        outputs={output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])},
+        functions=functions,
+        mappings=tuple(mapping for mapping in _mappings(cloud) if mapping.function_arn in arns),
+        schedules=tuple(_schedules(cloud, made)),
+    )
+
+
+def delete(cloud: Cloud, stack: str) -> None:
+    """Delete a stack; what its template retains stays."""
+    cloud.client("cloudformation").delete_stack(StackName=stack)
+
+
+def with_environment(deployment: Deployment, variables: Mapping[str, str]) -> Deployment:
+    """The deployment with variables added to the environment of every function."""
+    functions = tuple(
+        replace(function, environment={**function.environment, **variables}) for function in deployment.functions
+    )
+    return replace(deployment, functions=functions)
+
+
+def _replace_code(document: dict[str, Any], root: Path) -> None:
+    """Let every local directory of code be the address of an object, which is what the translator accepts."""
+    for name, resource in document.get("Resources", {}).items():
+        place = _CODE.get(resource["Type"])
+        uri = resource["Properties"].get(place) if place else None
+        if isinstance(uri, str) and "://" not in uri:
+            path = (root / uri).resolve()
+            if not path.is_dir():
+                raise SandboxError(f"deploy {name}: {place} {uri} is not a directory of {root}")
+            resource["Properties"][place] = _PLACEHOLDER + quote(str(path), safe="")
+
+
+def _code(template: Mapping[str, Any], logical_id: str, place: str) -> Path:
+    return Path(unquote(template["Resources"][logical_id]["Properties"][place]["S3Key"]))
+
+
+def _functions(
+    cloud: Cloud, template: Mapping[str, Any], made: list[dict[str, Any]]
+) -> Iterator[FunctionConfiguration]:
+    client = cloud.client("lambda")
+    layers = {
+        resource["PhysicalResourceId"]: _code(template, resource["LogicalResourceId"], "Content")
+        for resource in made
+        if resource["ResourceType"] == "AWS::Lambda::LayerVersion"
+    }
+    for resource in made:
+        if resource["ResourceType"] != "AWS::Lambda::Function":
+            continue
+        found = client.get_function_configuration(FunctionName=resource["PhysicalResourceId"])
+        variables = found.get("Environment", {}).get("Variables", {})
+        yield FunctionConfiguration(
+            name=found["FunctionName"],
+            arn=found["FunctionArn"],
+            handler=found["Handler"],
+            code=_code(template, resource["LogicalResourceId"], "Code"),
+            layers=tuple(layers[layer["Arn"]] for layer in found.get("Layers", [])),
+            environment={**cloud.environment, **{name: str(value) for name, value in variables.items()}},
+            timeout=int(found["Timeout"]),
+            memory=int(found["MemorySize"]),
+        )
+
+
+def _mappings(cloud: Cloud) -> Iterator[MappingConfiguration]:
+    for page in cloud.client("lambda").get_paginator("list_event_source_mappings").paginate():
+        for mapping in page["EventSourceMappings"]:
+            if mapping["State"] != "Enabled":
+                continue
+            concurrency = mapping.get("ScalingConfig", {}).get("MaximumConcurrency")
+            yield MappingConfiguration(
+                uuid=mapping["UUID"],
+                queue_arn=mapping["EventSourceArn"],
+                function_arn=mapping["FunctionArn"],
+                batch_size=int(mapping["BatchSize"]),
+                maximum_concurrency=None if concurrency is None else int(concurrency),
+                reports_failures="ReportBatchItemFailures" in mapping.get("FunctionResponseTypes", []),
+            )
+
+
+def _schedules(cloud: Cloud, made: list[dict[str, Any]]) -> Iterator[ScheduleConfiguration]:
+    for resource in made:
+        if resource["ResourceType"] != "AWS::Scheduler::Schedule":
+            continue
+        found = cloud.client("scheduler").get_schedule(Name=resource["PhysicalResourceId"])
+        if found["State"] != "ENABLED":
+            continue
+        retries = found["Target"]["RetryPolicy"]
+        yield ScheduleConfiguration(
+            arn=found["Arn"],
+            expression=found["ScheduleExpression"],
+            timezone=found["ScheduleExpressionTimezone"],
+            target_arn=found["Target"]["Arn"],
+            input=found["Target"].get("Input", "{}"),
+            maximum_age=int(retries.get("MaximumEventAgeInSeconds", 86400)),
+            maximum_retries=int(retries.get("MaximumRetryAttempts", 185)),
+        )

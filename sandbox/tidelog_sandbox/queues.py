@@ -1,0 +1,196 @@
+"""SQS as the real one behaves, where moto does not.
+
+moto's queues forget a FIFO deduplication id once its message is deleted and ignore its scope, let two long pollers
+take messages of one group at a time, accept stale receipt handles, count a message's size in characters, fail on
+StartMessageMoveTask, and invoke Lambda functions themselves.
+"""
+
+import itertools
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from moto.core.responses import ActionResult
+from moto.sqs import models
+from moto.sqs.constants import MAXIMUM_MESSAGE_LENGTH
+from moto.sqs.exceptions import BatchRequestTooLong, InvalidParameterValue, MissingParameter
+from moto.sqs.responses import SQSResponse
+
+from tidelog_sandbox.mending import add, mend
+
+_DEDUPLICATION_SECONDS = 300
+_RECHECK_SECONDS = 0.1
+
+
+class FaithfulQueue(models.Queue):
+    """A queue with one lock, a memory of deduplication ids, and increasing sequence numbers."""
+
+    def __init__(self, name: str, region: str, account_id: str, **attributes: Any) -> None:
+        self.lock = threading.RLock()
+        self._accepted: dict[tuple[str | None, str | None], tuple[float, str, str | None]] = {}
+        self._sequence: Iterator[int] = itertools.count(time.time_ns())
+        super().__init__(name, region, account_id, **attributes)
+
+    def add_message(self, message: models.Message) -> None:
+        """Accept a sent message, or one that this dead-letter queue is given by its source.
+
+        A duplicate is answered with the first message's id and sequence number, as SQS does. moto would also hand the
+        message to a mapped Lambda function here; polling is for the mappings of the sandbox.
+        """
+        with self.lock:
+            if message.approximate_receive_count:  # it comes from a source queue: no duplicate of anything here
+                if self.fifo_queue:
+                    message.mark_sent()  # a FIFO queue counts the retention anew
+            else:
+                message.home = self.name  # type: ignore[attr-defined]  # for StartMessageMoveTask without a destination
+                if self.fifo_queue and self._is_duplicate(message):
+                    return
+            if self.fifo_queue:
+                message.sequence_number = f"{next(self._sequence):020d}"
+                self._accepted[self._identity(message)] = (time.monotonic(), message.id, message.sequence_number)
+            self._messages.append(message)
+        self.announce()
+
+    def announce(self) -> None:
+        """Wake the long pollers."""
+        with self._messages_lock:
+            self._messages_lock.notify_all()
+
+    def wait(self, seconds: float) -> None:
+        """Return when something changed, or after some seconds."""
+        with self._messages_lock:
+            self._messages_lock.wait(seconds)
+
+    def refuse_stale(self, receipt_handle: str, reason: str) -> None:
+        """Raise InvalidParameterValue unless the handle is the newest of a FIFO message that is still in flight."""
+        for message in self._messages if self.fifo_queue else ():
+            if message.had_receipt_handle(receipt_handle):
+                if message.receipt_handle != receipt_handle or message.visible:
+                    raise InvalidParameterValue(
+                        f"Value {receipt_handle} for parameter ReceiptHandle is invalid. Reason: {reason}"
+                    )
+                return
+
+    def _identity(self, message: models.Message) -> tuple[str | None, str | None]:
+        per_group = self.deduplication_scope == "messageGroup"  # type: ignore[attr-defined]  # moto sets it by name
+        return (message.group_id if per_group else None, message.deduplication_id)
+
+    def _is_duplicate(self, message: models.Message) -> bool:
+        oldest = time.monotonic() - _DEDUPLICATION_SECONDS
+        self._accepted = {key: value for key, value in self._accepted.items() if value[0] > oldest}
+        first = self._accepted.get(self._identity(message))
+        if first:
+            _, message.id, message.sequence_number = first
+        return bool(first)
+
+
+class FaithfulBackend(models.SQSBackend):
+    """The operations on :class:`FaithfulQueue`, each under the queue's lock."""
+
+    __module__ = models.SQSBackend.__module__  # moto finds the service's addresses by it
+
+    def _queue(self, name: str) -> FaithfulQueue:
+        queue = self.get_queue(name)
+        assert isinstance(queue, FaithfulQueue)  # noqa: S101  # for the type: install() has replaced the class
+        return queue
+
+    def receive_message(
+        self,
+        queue_name: str,
+        count: int,
+        wait_seconds_timeout: int,
+        visibility_timeout: int,
+        message_attribute_names: list[str] | None = None,
+    ) -> list[models.Message]:
+        """Receive, with long polling as short receives in a loop.
+
+        moto computes the groups in flight once per long poll, so that two pollers got messages of one group.
+        """
+        queue = self._queue(queue_name)
+        end = time.monotonic() + wait_seconds_timeout
+        while True:
+            with queue.lock:
+                messages = super().receive_message(queue_name, count, 0, visibility_timeout, message_attribute_names)
+            left = end - time.monotonic()
+            if messages or left <= 0:
+                return messages
+            queue.wait(min(_RECHECK_SECONDS, left))
+
+    def delete_message(self, queue_name: str, receipt_handle: str) -> None:
+        """Delete, unless the handle is stale: a FIFO message whose visibility timeout has passed stays."""
+        queue = self._queue(queue_name)
+        with queue.lock:
+            queue.refuse_stale(receipt_handle, "The receipt handle has expired.")
+            super().delete_message(queue_name, receipt_handle)
+        queue.announce()  # the next message of the group can be received now
+
+    def change_message_visibility(self, queue_name: str, receipt_handle: str, visibility_timeout: int) -> None:
+        """Change the visibility of a message in flight; zero makes it visible at once."""
+        queue = self._queue(queue_name)
+        with queue.lock:
+            queue.refuse_stale(
+                receipt_handle, "Message does not exist or is not available for visibility timeout change."
+            )
+            super().change_message_visibility(queue_name, receipt_handle, visibility_timeout)
+            for message in queue._messages if int(visibility_timeout) == 0 else ():  # noqa: SLF001  # moto's own list
+                if message.receipt_handle == receipt_handle:
+                    message.visible_at = 0  # moto: visible only from the next millisecond on
+                    queue.pending_messages.discard(message)
+        queue.announce()
+
+    def send_message_batch(
+        self, queue_name: str, entries: dict[str, dict[str, Any]]
+    ) -> tuple[list[models.Message], list[dict[str, Any]]]:
+        """Send up to ten messages; their bodies count in bytes."""
+        size = sum(len(entry["MessageBody"].encode()) for entry in entries.values())
+        if size > MAXIMUM_MESSAGE_LENGTH:
+            raise BatchRequestTooLong(size)
+        return super().send_message_batch(queue_name, entries)
+
+    def _validate_message(self, queue: models.Queue, message_body: str, *args: Any, **kwargs: Any) -> None:
+        limit: int = queue.maximum_message_size  # type: ignore[attr-defined]  # moto sets it by name
+        if len(message_body.encode()) > limit:
+            raise InvalidParameterValue(
+                f"One or more parameters are invalid. Reason: Message must be shorter than {limit} bytes."
+            )
+        super()._validate_message(queue, message_body, *args, **kwargs)
+
+    def move_messages(self, source: str, destination: str | None) -> int:
+        """Move every visible message of a dead-letter queue to a queue, or each to the one that it came from.
+
+        As in SQS a moved message is a new one: new id, new time, nothing received yet.
+        """
+        origin = self._queue(source)
+        with origin.lock:
+            moving = [message for message in origin._messages if message.visible]  # noqa: SLF001  # moto's own list
+            for message in moving:
+                target = self._queue(destination or message.home)  # type: ignore[attr-defined]  # set by add_message
+                origin._messages.remove(message)  # noqa: SLF001  # moto's own list
+                fresh = models.Message(str(uuid.uuid4()), message.body, message.system_attributes)
+                fresh.message_attributes = message.message_attributes
+                fresh.group_id = message.group_id
+                fresh.deduplication_id = fresh.id  # never a duplicate of the first sending
+                fresh.mark_sent()
+                target.add_message(fresh)
+        return len(moving)
+
+
+def _start_message_move_task(response: SQSResponse) -> ActionResult:
+    source, destination = response._get_param("SourceArn"), response._get_param("DestinationArn")  # noqa: SLF001
+    if not source:
+        raise MissingParameter("SourceArn")
+    backend = response.sqs_backend
+    assert isinstance(backend, FaithfulBackend)  # noqa: S101  # for the type: install() has replaced the class
+    moved = backend.move_messages(source.split(":")[-1], destination.split(":")[-1] if destination else None)
+    return ActionResult({"TaskHandle": f"moved-{moved}"})
+
+
+def install(endpoint: str) -> None:
+    """Make moto's SQS use the classes above, and queue URLs that reach it."""
+    url = property(lambda queue: f"{endpoint}/{queue.account_id}/{queue.name}")  # moto's leads to AWS
+    mend(models.Queue, "physical_resource_id", url)
+    mend(models, "Queue", FaithfulQueue)
+    mend(models.sqs_backends, "backend", FaithfulBackend)
+    add(SQSResponse, "start_message_move_task", _start_message_move_task)

@@ -1,0 +1,185 @@
+"""The resource types and properties that moto's CloudFormation leaves out, each by the call that makes it."""
+
+import json
+from typing import Any
+
+from moto.awslambda.models import LambdaFunction, LayerVersion
+from moto.core.common_models import CloudFormationModel
+from moto.s3.models import FakeBucket
+
+from tidelog_sandbox.cloud import ACCOUNT
+from tidelog_sandbox.mending import add, mend
+from tidelog_sandbox.stacks import Api, Made, ResourceType, name_failures, refuse_unknown_types, register
+
+
+def _alarm(api: Api, name: str, properties: dict[str, Any]) -> Made:
+    api.call("cloudwatch", "PutMetricAlarm", **{**properties, "AlarmName": name})
+    return Made(name, {"Arn": _arn(api, "cloudwatch", f"alarm:{name}")})
+
+
+def _composite_alarm(api: Api, name: str, properties: dict[str, Any]) -> Made:
+    api.call("cloudwatch", "PutCompositeAlarm", **{**properties, "AlarmName": name})
+    return Made(name, {"Arn": _arn(api, "cloudwatch", f"alarm:{name}")})
+
+
+def _remove_alarm(api: Api, ref: str) -> None:
+    api.call("cloudwatch", "DeleteAlarms", AlarmNames=[ref])
+
+
+def _schedule(api: Api, name: str, properties: dict[str, Any]) -> Made:
+    arn = api.call("scheduler", "CreateSchedule", **{**properties, "Name": name})["ScheduleArn"]
+    return Made(name, {"Arn": arn})
+
+
+def _subscription(api: Api, _name: str, properties: dict[str, Any]) -> Made:
+    target = {name: properties.pop(name) for name in ("TopicArn", "Protocol", "Endpoint")}
+    attributes = {
+        name: json.dumps(value) if isinstance(value, dict) else str(value) for name, value in properties.items()
+    }
+    arn = api.call("sns", "Subscribe", **target, Attributes=attributes, ReturnSubscriptionArn=True)["SubscriptionArn"]
+    return Made(arn, {"Arn": arn})
+
+
+def _bucket_policy(api: Api, name: str, properties: dict[str, Any]) -> Made:
+    if policy := _enforceable(properties["PolicyDocument"]):
+        api.call("s3", "PutBucketPolicy", Bucket=properties["Bucket"], Policy=policy)
+    return Made(name, {})
+
+
+def _queue_policy(api: Api, name: str, properties: dict[str, Any]) -> Made:
+    policy = _enforceable(properties["PolicyDocument"])
+    for queue in properties["Queues"] if policy else ():
+        api.call("sqs", "SetQueueAttributes", QueueUrl=queue, Attributes={"Policy": policy})
+    return Made(name, {})
+
+
+def _topic_policy(api: Api, name: str, properties: dict[str, Any]) -> Made:
+    policy = _enforceable(properties["PolicyDocument"])
+    for topic in properties["Topics"] if policy else ():
+        api.call("sns", "SetTopicAttributes", TopicArn=topic, AttributeName="Policy", AttributeValue=policy)
+    return Made(name, {})
+
+
+def _metric_filter(api: Api, name: str, properties: dict[str, Any]) -> Made:
+    transformations = [
+        {
+            **{key[0].lower() + key[1:]: value for key, value in transformation.items() if key != "Dimensions"},
+            **({"dimensions": {each["Key"]: each["Value"] for each in dimensions}} if dimensions else {}),
+        }
+        for transformation in properties["MetricTransformations"]
+        for dimensions in [transformation.get("Dimensions")]
+    ]
+    api.call(
+        "logs",
+        "PutMetricFilter",
+        filterName=name,
+        logGroupName=properties["LogGroupName"],
+        filterPattern=properties["FilterPattern"],
+        metricTransformations=transformations,
+    )
+    return Made(name, {})
+
+
+def _event_invoke_config(api: Api, name: str, properties: dict[str, Any]) -> Made:
+    api.call("lambda", "PutFunctionEventInvokeConfig", **properties)
+    return Made(name, {})
+
+
+TYPES = (
+    ResourceType("AWS::CloudWatch::Alarm", "AlarmName", _alarm, _remove_alarm),
+    ResourceType("AWS::CloudWatch::CompositeAlarm", "AlarmName", _composite_alarm, _remove_alarm),
+    ResourceType(
+        "AWS::Scheduler::Schedule",
+        "Name",
+        _schedule,
+        lambda api, ref: api.call("scheduler", "DeleteSchedule", Name=ref),
+    ),
+    ResourceType(
+        "AWS::SNS::Subscription",
+        "",
+        _subscription,
+        lambda api, ref: api.call("sns", "Unsubscribe", SubscriptionArn=ref),
+    ),
+    ResourceType("AWS::S3::BucketPolicy", "", _bucket_policy),
+    ResourceType("AWS::SQS::QueuePolicy", "", _queue_policy),
+    ResourceType("AWS::SNS::TopicPolicy", "", _topic_policy),
+    ResourceType("AWS::Logs::MetricFilter", "FilterName", _metric_filter),
+    ResourceType("AWS::Lambda::EventInvokeConfig", "", _event_invoke_config),
+)
+
+
+def install(endpoint: str) -> list[type[CloudFormationModel]]:
+    """Make moto's CloudFormation complete. The classes that it returns have to be kept."""
+    refuse_unknown_types()
+    name_failures()
+    _complete_functions()
+    _complete_buckets(endpoint)
+    return [register(kind, endpoint) for kind in TYPES]
+
+
+def _arn(api: Api, service: str, resource: str) -> str:
+    return f"arn:aws:{service}:{api.region}:{ACCOUNT}:{resource}"
+
+
+def _enforceable(policy: dict[str, Any]) -> str:
+    """A policy without the statements that deny what does not come by TLS: moto ignores the condition, and denies all.
+
+    Empty if nothing is left.
+    """
+    statements = [
+        each for each in policy["Statement"] if "aws:SecureTransport" not in json.dumps(each.get("Condition"))
+    ]
+    return json.dumps({**policy, "Statement": statements}) if statements else ""
+
+
+def _complete_functions() -> None:
+    """Layers and architectures, which moto drops, and a layer's Ref, which it lacks."""
+    add(LayerVersion, "physical_resource_id", property(lambda layer: layer.arn))  # what Ref gives
+
+    def complete(name: str, document: Any, account_id: str, region_name: str, **kwargs: Any) -> LambdaFunction:
+        function: LambdaFunction = create(name, document, account_id, region_name, **kwargs)
+        properties = document["Properties"]
+        function.layers = function._get_layers_data(properties.get("Layers", []))  # noqa: SLF001  # moto's own
+        function.architectures = properties.get("Architectures", ["x86_64"])
+        return function
+
+    create = mend(LambdaFunction, "create_from_cloudformation_json", staticmethod(complete))
+
+
+def _complete_buckets(endpoint: str) -> None:
+    """All of a bucket but its name, encryption and tags, which is what moto makes."""
+
+    def complete(name: str, document: Any, account_id: str, region_name: str, **kwargs: Any) -> FakeBucket:
+        bucket: FakeBucket = create(name, document, account_id, region_name, **kwargs)
+        properties = document.get("Properties", {})
+        api = Api(endpoint, region_name)
+        if versioning := properties.get("VersioningConfiguration"):
+            api.call("s3", "PutBucketVersioning", Bucket=name, VersioningConfiguration=versioning)
+        if block := properties.get("PublicAccessBlockConfiguration"):
+            api.call("s3", "PutPublicAccessBlock", Bucket=name, PublicAccessBlockConfiguration=block)
+        if controls := properties.get("OwnershipControls"):
+            api.call("s3", "PutBucketOwnershipControls", Bucket=name, OwnershipControls=controls)
+        if lifecycle := properties.get("LifecycleConfiguration"):
+            rules = [_lifecycle_rule(rule) for rule in lifecycle["Rules"]]
+            api.call("s3", "PutBucketLifecycleConfiguration", Bucket=name, LifecycleConfiguration={"Rules": rules})
+        if properties.get("NotificationConfiguration", {}).get("EventBridgeConfiguration"):
+            api.call(
+                "s3",
+                "PutBucketNotificationConfiguration",
+                Bucket=name,
+                NotificationConfiguration={"EventBridgeConfiguration": {}},
+            )
+        return bucket
+
+    create = mend(FakeBucket, "create_from_cloudformation_json", staticmethod(complete))
+
+
+def _lifecycle_rule(rule: dict[str, Any]) -> dict[str, Any]:
+    """A rule as the API has it: some names differ from CloudFormation's."""
+    rule = dict(rule)
+    fitted: dict[str, Any] = {"Filter": {"Prefix": rule.pop("Prefix", "")}, "ID": rule.pop("Id", "")}
+    if (days := rule.pop("ExpirationInDays", None)) is not None:
+        fitted["Expiration"] = {"Days": days}
+    if rule.pop("ExpiredObjectDeleteMarker", None):
+        fitted["Expiration"] = {"ExpiredObjectDeleteMarker": True}
+    return {**fitted, **rule}

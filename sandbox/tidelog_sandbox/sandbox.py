@@ -1,0 +1,278 @@
+"""The sandbox: a template deployed on this machine, its functions, queues and schedules at work."""
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+from tidelog_sandbox import deployment
+from tidelog_sandbox.cloud import REGION, Cloud
+from tidelog_sandbox.errors import SandboxError
+from tidelog_sandbox.functions import Function, Invocation, Listener, LogListener
+from tidelog_sandbox.mappings import Poller
+from tidelog_sandbox.schedules import Ticker
+
+_RECHECK_SECONDS = 0.05
+
+
+class Sandbox:
+    """A deployed stack, from the beginning of the context to its end.
+
+    Args:
+        template: the SAM template; its code is run where it lies.
+        parameters: of the template.
+        database: a connection string, or the content of the secret (RDS format: engine, host, port, dbname, username,
+            password). It becomes a secret, whose ARN is the parameter ``DatabaseSecretArn``.
+        lake: a directory that the bucket of the output ``LakeBucket`` is a mirror of.
+        stack: the stack's name.
+        environment: variables for every function, over the template's.
+        conflicts: see :class:`~tidelog_sandbox.cloud.Cloud`.
+        region: see :class:`~tidelog_sandbox.cloud.Cloud`.
+
+    Raises:
+        SandboxError: something could not be started, or the template could not be deployed.
+    """
+
+    def __init__(
+        self,
+        template: Path,
+        *,
+        parameters: Mapping[str, str] | None = None,
+        database: str | Mapping[str, object] | None = None,
+        lake: Path | None = None,
+        stack: str = "tidelog",
+        environment: Mapping[str, str] | None = None,
+        conflicts: bool = False,
+        region: str = REGION,
+    ) -> None:
+        self._template = template
+        self._parameters = dict(parameters or {})
+        self._database = database
+        self._lake = lake
+        self._stack = stack
+        self._variables = dict(environment or {})
+        self._conflicts = conflicts
+        self._region = region
+        self._listeners: list[Listener] = []
+        self._log_listeners: list[LogListener] = []
+        self._functions: dict[str, Function] = {}
+        self._pollers: list[Poller] = []
+        self._tickers: list[Ticker] = []
+        self._changed = threading.Condition()
+        self._changes = 0
+        self._failures: list[Exception] = []
+
+    def __enter__(self) -> Self:
+        self.cloud = Cloud(region=self._region, conflicts=self._conflicts)
+        try:
+            self._deploy()
+        except BaseException:
+            self.cloud.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End everything at once: invocations under way fail, messages in the queues are gone."""
+        for poller in self._pollers:
+            poller.begin_to_stop()
+        for ticker in self._tickers:
+            ticker.begin_to_stop()
+        for function in self._functions.values():
+            function.close()
+        self.cloud.close()  # before the pollers are awaited: their requests end with it
+        self.stop_schedules()
+        self.stop_mappings()
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where the cloud listens."""
+        return self.cloud.endpoint_url
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables that point boto3 and the aws command at the cloud."""
+        return self.cloud.environment
+
+    @property
+    def outputs(self) -> Mapping[str, str]:
+        """The stack's outputs."""
+        return self.deployment.outputs
+
+    @property
+    def functions(self) -> Mapping[str, Function]:
+        """The functions, by name."""
+        return self._functions
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of a service."""
+        return self.cloud.client(service)
+
+    def on_invocation(self, listener: Listener) -> None:
+        """Call a listener with every finished invocation of any function, in the thread that made it."""
+        self._listeners.append(listener)
+
+    def on_log(self, listener: LogListener) -> None:
+        """Call a listener with a function's name and each line that it writes, as it is written."""
+        self._log_listeners.append(listener)
+
+    def invoke(self, function: str, payload: Any) -> Invocation:
+        """Invoke a function, by name or ARN, and wait for it. What it raises is in the result.
+
+        Raises:
+            SandboxError: there is no such function.
+        """
+        return self._function(function).invoke(payload)
+
+    def start_mappings(self) -> None:
+        """Begin to work off the queues that are mapped to functions."""
+        if not self._pollers:
+            self._pollers = [
+                Poller(self.cloud, mapping, self._function(mapping.function_arn), self._note_change, self._failed)
+                for mapping in self.deployment.mappings
+            ]
+
+    def stop_mappings(self) -> None:
+        """Take no more messages from the queues, and wait for the invocations under way."""
+        pollers, self._pollers = self._pollers, []
+        for poller in pollers:
+            poller.begin_to_stop()
+        for poller in pollers:
+            poller.stop()
+
+    def start_schedules(self) -> None:
+        """Begin to fire the schedules. One with a rate fires at once."""
+        if not self._tickers:
+            self._tickers = [
+                Ticker(schedule, self._function(schedule.target_arn), self._failed)
+                for schedule in self.deployment.schedules
+            ]
+
+    def stop_schedules(self) -> None:
+        """Fire no more, and wait for the invocations under way."""
+        tickers, self._tickers = self._tickers, []
+        for ticker in tickers:
+            ticker.stop()
+
+    def wait_until_idle(self, timeout: float, *, hidden: bool = True) -> None:
+        """Wait until the mapped queues are empty and no function is at work.
+
+        Args:
+            timeout: seconds.
+            hidden: whether a message that is hidden after a failure counts as work still to be done.
+
+        Raises:
+            TimeoutError: that is not so in time; the message says what is left.
+            SandboxError: the sandbox itself has failed meanwhile, or a listener has.
+        """
+        end = time.monotonic() + timeout
+        while work := self._work(hidden=hidden):
+            with self._changed:
+                if self._failures:
+                    raise SandboxError(f"work in the background: {self._failures[0]!r}") from self._failures[0]
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"the sandbox is not idle after {timeout:g} seconds: {work}")
+                self._changed.wait(min(left, _RECHECK_SECONDS))
+
+    def _work(self, *, hidden: bool) -> str:
+        """What is still to be done, in words; empty if nothing is.
+
+        What is looked at changes meanwhile: a function may send to a queue that was empty, and end. So nothing must
+        have ended from the first look to the last.
+        """
+        changes = self._changes
+        queues = {mapping.queue_arn.split(":")[-1] for mapping in self.deployment.mappings}
+        parts = [
+            part for part in (*self._running(), *(self._waiting(queue, hidden=hidden) for queue in queues)) if part
+        ]
+        parts += [part for part in self._running() if part not in parts]
+        if not parts and changes != self._changes:
+            return "something has just ended"
+        return ", ".join(parts)
+
+    def _running(self) -> list[str]:
+        busy = [f"{name} runs {function.busy} times" for name, function in self._functions.items() if function.busy]
+        return busy + [
+            f"messages of {poller.queue_url} are being worked off" for poller in self._pollers if poller.in_flight
+        ]
+
+    def _waiting(self, queue: str, *, hidden: bool) -> str:
+        sqs = self.client("sqs")
+        names = ["ApproximateNumberOfMessages", *(["ApproximateNumberOfMessagesNotVisible"] if hidden else [])]
+        url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+        attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        count = sum(int(attributes[name]) for name in names)
+        return f"{count} messages in {queue}" if count else ""
+
+    def _deploy(self) -> None:
+        # SAM translates while the server starts; it does not need the secret's ARN.
+        parameters = dict(self._parameters)
+        template = deployment.translate(self._template, parameters, self._region)
+        if self._database is not None:
+            secret = self.client("secretsmanager").create_secret(
+                Name=f"{self._stack}-database", SecretString=json.dumps(secret_content(self._database))
+            )
+            parameters["DatabaseSecretArn"] = secret["ARN"]
+        made = deployment.deploy(self.cloud, template, self._stack, parameters)
+        self.deployment = deployment.with_environment(made, self._variables)
+        if self._lake:
+            self.cloud.mirror(self.outputs["LakeBucket"], self._lake)
+        for configuration in self.deployment.functions:
+            self._functions[configuration.name] = Function(configuration, self._finished, self._logged)
+
+    def _function(self, name: str) -> Function:
+        try:
+            return self._functions[name.rpartition(":function:")[2]]
+        except KeyError:
+            known = ", ".join(self._functions)
+            raise SandboxError(f"invoke function {name}: there is none of that name; there are {known}") from None
+
+    def _finished(self, invocation: Invocation) -> None:
+        self._note_change()
+        for listener in self._listeners:
+            listener(invocation)
+
+    def _logged(self, function: str, line: str) -> None:
+        for listener in self._log_listeners:
+            listener(function, line)
+
+    def _failed(self, error: Exception) -> None:
+        self._failures.append(error)
+        self._note_change()
+
+    def _note_change(self) -> None:
+        with self._changed:
+            self._changes += 1
+            self._changed.notify_all()
+
+
+def secret_content(database: str | Mapping[str, object]) -> dict[str, object]:
+    """A database's secret, in the format of RDS, from a connection string or from the secret itself.
+
+    Raises:
+        SandboxError: the text is no connection string with host, user and database.
+    """
+    if not isinstance(database, str):
+        return dict(database)
+    parts = urlsplit(database)
+    if parts.scheme not in ("postgresql", "postgres") or not (
+        parts.hostname and parts.username and parts.path.strip("/")
+    ):
+        raise SandboxError("read the database's address: it is not postgresql://user:password@host:port/database")
+    return {
+        "engine": "postgres",
+        "host": parts.hostname,
+        "port": parts.port or 5432,
+        "dbname": unquote(parts.path.strip("/")),
+        "username": unquote(parts.username),
+        "password": unquote(parts.password or ""),
+    }

@@ -1,0 +1,103 @@
+"""The process that is the cloud: moto's server with its deeds mended, on a free port of 127.0.0.1.
+
+It reads commands from standard input, one JSON object a line, and answers each with one line; the first line that it
+writes, unasked, is its port. It ends when its input does, so that it never outlives the process that started it.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import threading
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any, TextIO
+
+from moto.awslambda.models import LambdaBackend, LambdaFunction
+from moto.core.common_models import BaseModel
+from moto.core.exceptions import ServiceException
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.s3.models import s3_backends
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from tidelog_sandbox import lake, permissions, queues, resources
+from tidelog_sandbox.mending import mend
+from tidelog_sandbox.objects import AtomicWrites
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    parser = argparse.ArgumentParser(prog="python -m tidelog_sandbox.server", description=__doc__)
+    parser.add_argument("--conflicts", action="store_true", help="answer 409 to conditional writes that met another")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")  # moto's, about keys that were not closed
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    answers, sys.stdout = sys.stdout, sys.stderr  # nothing but answers on standard output
+    server = _server(conflicts=arguments.conflicts)
+    kept = _mend(f"http://127.0.0.1:{server.port}")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    _answer(answers, {"port": server.port, "resource_types": [model.__name__ for model in kept]})
+    for line in sys.stdin:
+        _answer(answers, _obeyed(json.loads(line)))
+    os._exit(0)  # at once: requests under way have nobody to answer to
+
+
+def _server(*, conflicts: bool) -> BaseWSGIServer:
+    application = DomainDispatcherApplication(create_backend_app)
+    return make_server(
+        "127.0.0.1",
+        0,
+        AtomicWrites(application, conflicts=conflicts),
+        threaded=True,
+        request_handler=MotoRequestHandler,
+    )
+
+
+def _mend(endpoint: str) -> list[Any]:
+    queues.install(endpoint)
+    lake.install()
+    permissions.install()
+    _forget_instances()
+    _refuse_invocations()
+    return list(resources.install(endpoint))
+
+
+def _forget_instances() -> None:
+    """moto remembers every object that it ever made; a long run would grow with each message."""  # noqa: D403
+    mend(BaseModel, "__new__", staticmethod(lambda cls, *_, **__: object.__new__(cls)))
+
+
+def _refuse_invocations() -> None:
+    """moto would run functions in Docker; here they run in the sandbox's own processes, or not at all."""  # noqa: D403
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ServiceException(
+            "ServiceException", "The sandbox runs functions itself: use Sandbox.invoke, a mapped queue or a schedule"
+        )
+
+    mend(LambdaBackend, "invoke", refuse)
+    mend(LambdaFunction, "_invoke_lambda", refuse)
+
+
+def _obeyed(command: dict[str, Any]) -> dict[str, Any]:
+    """Carry out a command and say what came of it."""
+    try:
+        match command:
+            case {"mirror": directory, "bucket": name, "account": account}:
+                lake.mirror(s3_backends[account]["aws"].get_bucket(name), Path(directory))
+            case _:
+                return {"error": f"no such command: {command}"}
+    except Exception:  # noqa: BLE001  # whatever it was, the parent has to hear of it
+        return {"error": traceback.format_exc()}
+    return {}
+
+
+def _answer(stream: TextIO, answer: dict[str, Any]) -> None:
+    stream.write(json.dumps(answer) + "\n")
+    stream.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What tidelog promises, as tests."""

@@ -1,0 +1,148 @@
+"""What the tests stand on: one PostgreSQL server for the whole run, a database of their own for those that need one.
+
+Under pytest-xdist the server belongs to the process that hands out the tests; the workers are told where it is.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+import hypothesis
+import pg8000.native
+import pytest
+from moto import mock_aws
+
+from tests.tide import Database, Lake, Server, Tide, connect
+from tidelog_sandbox.postgres import Postgres
+
+REGION = "eu-west-2"
+SETTINGS = {
+    "fsync": "off",  # nothing of it has to survive the machine
+    "max_connections": "200",
+    "max_prepared_transactions": "20",
+    "wal_writer_delay": "10ms",  # every run waits for one round of it
+}
+
+hypothesis.settings.register_profile("tidelog", deadline=None, max_examples=100)
+hypothesis.settings.load_profile("tidelog")
+
+_server = pytest.StashKey[Postgres]()
+
+
+def _start(config: pytest.Config) -> Server:
+    if _server not in config.stash:
+        config.stash[_server] = Postgres(settings=SETTINGS)
+        config.stash[_server].start()
+    return Server(config.stash[_server].port, config.stash[_server].password)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of xdist where the server is."""
+    server = _start(node.config)
+    node.workerinput["postgres"] = (server.port, server.password)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the server."""
+    if _server in config.stash:
+        config.stash[_server].close()
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> Server:
+    """The run's server."""
+    told = getattr(request.config, "workerinput", None)
+    return Server(*told["postgres"]) if told else _start(request.config)
+
+
+@pytest.fixture(scope="session")
+def admin(server: Server) -> Iterator[pg8000.native.Connection]:
+    """A connection that creates and drops databases."""
+    connection = connect(server.credentials("postgres"))
+    yield connection
+    connection.close()
+
+
+MakeDatabase = Callable[..., Database]
+
+
+@pytest.fixture
+def make_database(server: Server, admin: pg8000.native.Connection) -> Iterator[MakeDatabase]:
+    """Create databases that are dropped after the test; `options` are those of CREATE DATABASE."""
+    made: list[Database] = []
+
+    def make(options: str = "") -> Database:
+        name = f"test_{uuid.uuid4().hex}"
+        admin.run(f"CREATE DATABASE {name} TEMPLATE template0 {options}")
+        made.append(Database(server, name))
+        return made[-1]
+
+    yield make
+    for database in made:
+        database.close()
+        admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(make_database: MakeDatabase) -> Database:
+    """A fresh database."""
+    return make_database()
+
+
+@pytest.fixture
+def role(database: Database, admin: pg8000.native.Connection) -> Iterator[str]:
+    """A role that may log in and has no privilege yet."""
+    name = f"reader_{uuid.uuid4().hex}"
+    admin.run(f"CREATE ROLE {name} LOGIN PASSWORD '{database.server.password}'")
+    yield name
+    database.run(f"DROP OWNED BY {name}")
+    admin.run(f"DROP ROLE {name}")
+
+
+class Aws:
+    """Clients of the AWS in this process."""
+
+    def __init__(self) -> None:
+        session = boto3.Session(region_name=REGION)
+        self.s3 = session.client("s3")
+        self.ssm = session.client("ssm")
+        self.sqs = session.client("sqs")
+        self.secrets = session.client("secretsmanager")
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[Aws]:
+    """AWS, as moto plays it."""
+    kept = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    with mock_aws():
+        yield Aws()
+    os.environ.update(kept)
+
+
+@pytest.fixture
+def lake(aws: Aws) -> Lake:
+    """An empty lake."""
+    return make_lake(aws.s3, aws.ssm)
+
+
+def make_lake(s3: Any, ssm: Any) -> Lake:
+    """Create a bucket."""
+    bucket = f"lake-{uuid.uuid4().hex}"
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    return Lake(s3, ssm, bucket, f"/tidelog/{bucket}")
+
+
+@pytest.fixture
+def tide(database: Database, lake: Lake) -> Iterator[Tide]:
+    """A worker between a fresh database and an empty lake; in the end every table's ledger adds up."""
+    tide = Tide(database, lake)
+    yield tide
+    for table in tide.tables():
+        tide.check(table)
+    assert lake.uploads() == []

@@ -1,0 +1,3 @@
+"""What the layer of the toy stack brings."""
+
+GREETING = "from the layer"

@@ -1,0 +1,320 @@
+"""What template.yaml promises, seen as CloudFormation gets it: translated, with its conditions decided."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aws_lambda_powertools.shared import constants as powertools
+
+from tidelog.errors import InvalidSetting
+from tidelog.settings import read_scheduler_settings, read_worker_settings
+from tidelog_sandbox.deployment import translate
+
+ROOT = Path(__file__).parents[2]
+PUBLIC = {
+    "DatabaseSecretArn": "arn:aws:secretsmanager:eu-west-2:123456789012:secret:database-AbCdEf",
+    "AdminEmail": "admin@example.org",
+}
+PRIVATE = {**PUBLIC, "SubnetIds": "subnet-1,subnet-2", "SecurityGroupIds": "sg-1"}
+NO_VALUE = {"Ref": "AWS::NoValue"}
+READERS: dict[str, Callable[[Mapping[str, str]], object]] = {
+    "SchedulerFunction": read_scheduler_settings,
+    "WorkerFunction": read_worker_settings,
+}
+QUEUES = ("WorkQueue", "BackfillQueue")
+
+
+def decided(node: Any, *, in_vpc: bool) -> Any:
+    """Return a part of the template with Fn::If decided; its one condition says whether there are subnets."""
+    match node:
+        case {"Fn::If": [condition, yes, no]}:
+            assert condition == "InVpc"
+            return decided(yes if in_vpc else no, in_vpc=in_vpc)
+        case dict():
+            items = {key: decided(value, in_vpc=in_vpc) for key, value in node.items()}
+            return {key: value for key, value in items.items() if value != NO_VALUE}
+        case list():
+            return [value for item in node if (value := decided(item, in_vpc=in_vpc)) != NO_VALUE]
+    return node
+
+
+@pytest.fixture(scope="module", params=[PUBLIC, PRIVATE], ids=["public database", "in a VPC"])
+def parameters(request: pytest.FixtureRequest) -> dict[str, str]:
+    """What is deployed with: both branches of the template."""
+    given: dict[str, str] = request.param
+    return given
+
+
+@pytest.fixture(scope="module")
+def template(parameters: dict[str, str]) -> dict[str, Any]:
+    """The template as CloudFormation makes it."""
+    translated = translate(ROOT / "template.yaml", parameters, "eu-west-2")
+    result: dict[str, Any] = decided(translated, in_vpc="SubnetIds" in parameters)
+    return result
+
+
+@pytest.fixture(scope="module")
+def resources(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The properties of each resource."""
+    return {name: resource.get("Properties", {}) for name, resource in template["Resources"].items()}
+
+
+@pytest.fixture(scope="module")
+def of_type(template: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
+    """Find the properties of the resources of a type."""
+
+    def find(kind: str) -> dict[str, Any]:
+        found = template["Resources"].items()
+        return {name: resource["Properties"] for name, resource in found if resource["Type"] == f"AWS::{kind}"}
+
+    return find
+
+
+Find = Callable[[str], dict[str, Any]]
+
+
+def statements(role: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what a role allows, with actions and resources as lists."""
+    for policy in role["Policies"]:
+        for statement in policy["PolicyDocument"]["Statement"]:
+            as_lists = {key: value if isinstance(value, list) else [value] for key, value in statement.items()}
+            yield {**statement, "Action": as_lists["Action"], "Resource": as_lists["Resource"]}
+
+
+@pytest.mark.parametrize("command", [("sam", "validate", "--lint", "--template"), ("cfn-lint",)], ids=lambda c: c[0])
+def test_the_linters_have_nothing_to_say(command: tuple[str, ...]) -> None:
+    """SAM's validation and CloudFormation's linter accept the template, and warn of nothing."""
+    environment = {**os.environ, "SAM_CLI_TELEMETRY": "0", "AWS_DEFAULT_REGION": "eu-west-2"}
+    program = Path(sys.executable).with_name(command[0])
+
+    done = subprocess.run(
+        [program, *command[1:], ROOT / "template.yaml"], env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not re.search(r"\b[EWI]\d{4}\b", done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize("function", READERS)
+def test_a_function_is_given_what_it_reads_and_nothing_else(function: str, resources: dict[str, Any]) -> None:
+    """The settings name every variable that is missing: those are the variables that the template sets."""
+    with pytest.raises(InvalidSetting) as refused:
+        READERS[function]({})
+    variables = resources[function]["Environment"]["Variables"]
+
+    assert {name for name in variables if name.startswith("TIDELOG_")} == set(
+        re.findall(r"TIDELOG_\w+", str(refused.value))
+    )
+    assert {name for name in variables if not name.startswith("TIDELOG_")} == {
+        powertools.SERVICE_NAME_ENV,
+        powertools.METRICS_NAMESPACE_ENV,
+        powertools.POWERTOOLS_LOG_LEVEL_ENV,
+    }
+
+
+@pytest.mark.parametrize("function", READERS)
+def test_the_defaults_are_settings_that_the_function_accepts(
+    function: str, template: dict[str, Any], resources: dict[str, Any], parameters: dict[str, str]
+) -> None:
+    """A function reads its environment as it is when the operator says no more than is asked for."""
+    known = {name: str(slot["Default"]) for name, slot in template["Parameters"].items() if "Default" in slot}
+    known |= parameters
+    variables = resources[function]["Environment"]["Variables"]
+
+    READERS[function](
+        {
+            name: known.get(value["Ref"], "made") if isinstance(value, dict) and "Ref" in value else str(value)
+            for name, value in variables.items()
+        }
+    )
+
+
+def test_functions_run_the_layer_on_arm_and_log_to_their_own_group(of_type: Find, resources: dict[str, Any]) -> None:
+    """Both share runtime, handler and layer; a log group has a retention, and nobody reserves concurrency."""
+    (layer,) = of_type("Lambda::LayerVersion")
+    groups = set()
+    for name, function in of_type("Lambda::Function").items():
+        assert (function["Runtime"], function["Architectures"], function["Handler"]) == (
+            "python3.13",
+            ["arm64"],
+            "app.handler",
+        )
+        assert function["Layers"] == [{"Ref": layer}]
+        assert "ReservedConcurrentExecutions" not in function, name
+        group = function["LoggingConfig"]["LogGroup"]["Ref"]
+        assert resources[group]["RetentionInDays"] == {"Ref": "LogRetentionDays"}
+        groups.add(group)
+
+    assert groups == set(of_type("Logs::LogGroup"))
+
+
+def test_functions_are_in_the_vpc_if_there_is_one(of_type: Find, parameters: dict[str, str]) -> None:
+    """With subnets both functions are attached to them, without neither is."""
+    for function in of_type("Lambda::Function").values():
+        if "SubnetIds" in parameters:
+            assert function["VpcConfig"] == {
+                "SubnetIds": {"Ref": "SubnetIds"},
+                "SecurityGroupIds": {"Ref": "SecurityGroupIds"},
+            }
+        else:
+            assert "VpcConfig" not in function
+
+
+def test_both_queues_feed_the_worker_one_message_at_a_time(of_type: Find) -> None:
+    """Each mapping has its own cap on concurrency, and a failed message comes back alone."""
+    mappings = {
+        mapping["EventSourceArn"]["Fn::GetAtt"][0]: mapping
+        for mapping in of_type("Lambda::EventSourceMapping").values()
+    }
+
+    assert set(mappings) == set(QUEUES)
+    for queue, mapping in mappings.items():
+        assert mapping["FunctionName"] == {"Ref": "WorkerFunction"}
+        assert mapping["BatchSize"] == 1
+        assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        assert mapping["ScalingConfig"] == {"MaximumConcurrency": {"Ref": queue.replace("Queue", "Concurrency")}}
+        assert "FilterCriteria" not in mapping  # what a filter leaves out is deleted
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_a_message_stays_hidden_while_it_is_worked_off_and_ends_in_the_dead_letters(
+    queue: str, resources: dict[str, Any]
+) -> None:
+    """It can't come back before the function's time is over, and outlives its way to the dead letters."""
+    work, dead = resources[queue], resources["DeadLetters"]
+
+    assert work["VisibilityTimeout"] > resources["WorkerFunction"]["Timeout"]
+    assert work["RedrivePolicy"] == {
+        "deadLetterTargetArn": {"Fn::GetAtt": ["DeadLetters", "Arn"]},
+        "maxReceiveCount": 5,
+    }
+    assert dead["MessageRetentionPeriod"] >= work["MessageRetentionPeriod"]
+
+
+def test_queues_are_fifo_and_encrypted_and_only_ours_redrive(of_type: Find) -> None:
+    """CloudFormation wants the names of FIFO queues to end in .fifo; the dead letters take from the two queues only."""
+    queues = of_type("SQS::Queue")
+
+    assert set(queues) == {*QUEUES, "DeadLetters"}
+    for queue in queues.values():
+        assert queue["FifoQueue"] is True
+        assert queue["SqsManagedSseEnabled"] is True
+        assert queue["QueueName"]["Fn::Sub"].endswith(".fifo")
+    allowed = queues["DeadLetters"]["RedriveAllowPolicy"]
+    assert allowed["redrivePermission"] == "byQueue"
+    assert [arn["Fn::Sub"].partition(":${AWS::AccountId}:")[2] for arn in allowed["sourceQueueArns"]] == [
+        queues[queue]["QueueName"]["Fn::Sub"] for queue in QUEUES
+    ]
+
+
+def test_the_schedule_starts_the_scheduler_and_gives_up_before_the_next_ticks(of_type: Find) -> None:
+    """Two stacks have two schedules: none is named. The tick says when it was due."""
+    (schedule,) = of_type("Scheduler::Schedule").values()
+
+    assert "Name" not in schedule
+    assert schedule["ScheduleExpression"] == {"Ref": "Schedule"}
+    assert schedule["Target"]["Arn"] == {"Fn::GetAtt": ["SchedulerFunction", "Arn"]}
+    assert "<aws.scheduler.scheduled-time>" in schedule["Target"]["Input"]
+    assert schedule["Target"]["RetryPolicy"]["MaximumEventAgeInSeconds"] <= 300
+
+
+def test_the_lake_is_kept_private_and_clean(template: dict[str, Any], resources: dict[str, Any]) -> None:
+    """The bucket outlives the stack, keeps versions, is nobody else's, and forgets uploads that nobody completed."""
+    bucket, lake = template["Resources"]["Lake"], resources["Lake"]
+
+    assert bucket["DeletionPolicy"] == bucket["UpdateReplacePolicy"] == "Retain"
+    assert lake["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert lake["PublicAccessBlockConfiguration"] == dict.fromkeys(
+        ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"), True
+    )
+    assert lake["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+    assert lake["NotificationConfiguration"]["EventBridgeConfiguration"] == {"EventBridgeEnabled": True}
+    (rule,) = lake["LifecycleConfiguration"]["Rules"]
+    assert rule["Status"] == "Enabled"
+    assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
+    assert not [key for key in rule if "Expiration" in key or "Transition" in key]
+
+
+def test_a_dead_letter_raises_an_alarm_that_reaches_the_administrators(resources: dict[str, Any]) -> None:
+    """One visible message for a minute is enough; no data means no message."""
+    alarm = resources["DeadLettersAlarm"]
+
+    assert (alarm["Namespace"], alarm["MetricName"]) == ("AWS/SQS", "ApproximateNumberOfMessagesVisible")
+    assert alarm["Dimensions"] == [{"Name": "QueueName", "Value": {"Fn::GetAtt": ["DeadLetters", "QueueName"]}}]
+    assert (alarm["Statistic"], alarm["ComparisonOperator"], alarm["Threshold"]) == (
+        "Maximum",
+        "GreaterThanOrEqualToThreshold",
+        1,
+    )
+    assert (alarm["Period"], alarm["EvaluationPeriods"], alarm["TreatMissingData"]) == (60, 1, "notBreaching")
+    assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "Administrators"}]
+    assert resources["AdministratorsEmail"] == {
+        "TopicArn": {"Ref": "Administrators"},
+        "Protocol": "email",
+        "Endpoint": {"Ref": "AdminEmail"},
+    }
+    assert "KmsMasterKeyId" not in resources["Administrators"]  # CloudWatch may not use the key of AWS
+
+
+def test_roles_are_the_templates_own_and_allow_no_more_than_they_name(
+    of_type: Find, parameters: dict[str, str]
+) -> None:
+    """No managed policies, no wildcard of actions; any resource only for the network interfaces of the VPC."""
+    roles = of_type("IAM::Role")
+
+    assert set(roles) == {"ScheduleRole", "SchedulerRole", "WorkerRole"}
+    for name, role in roles.items():
+        assert "ManagedPolicyArns" not in role
+        everywhere = set()
+        for statement in statements(role):
+            assert statement["Effect"] == "Allow"
+            assert not [action for action in statement["Action"] if "*" in action]
+            if "*" in statement["Resource"]:
+                everywhere.add(statement["Sid"])
+                assert {action.partition(":")[0] for action in statement["Action"]} == {"ec2"}
+        assert everywhere == ({"AttachToVpc"} if "SubnetIds" in parameters and name != "ScheduleRole" else set())
+
+
+@pytest.mark.parametrize(
+    ("role", "services"),
+    [
+        ("ScheduleRole", {"lambda"}),
+        ("SchedulerRole", {"sqs", "secretsmanager", "logs"}),
+        ("WorkerRole", {"sqs", "s3", "ssm", "secretsmanager", "logs"}),
+    ],
+)
+def test_a_role_reaches_only_the_services_that_its_function_calls(
+    role: str, services: set[str], resources: dict[str, Any]
+) -> None:
+    """Beside the VPC, these."""
+    actions = {action for statement in statements(resources[role]) for action in statement["Action"]}
+
+    assert {action.partition(":")[0] for action in actions} - {"ec2"} == services
+    assert not [action for action in actions if "Delete" in action and not action.startswith(("sqs:", "ec2:"))]
+
+
+def test_every_parameter_is_explained_and_shown_in_a_group(template: dict[str, Any]) -> None:
+    """The console shows parameters by group, each with its description; what has no default is checked."""
+    groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+
+    for name, parameter in template["Parameters"].items():
+        assert re.search(r"\w.*\.$", parameter["Description"]), name
+        assert "Default" in parameter or {"AllowedPattern", "ConstraintDescription"} <= set(parameter), name
+    assert sorted(name for group in groups for name in group["Parameters"]) == sorted(template["Parameters"])
+
+
+def test_the_outputs_name_everything_that_an_operator_uses(template: dict[str, Any], of_type: Find) -> None:
+    """Bucket, queues, functions, topic and the parameters' prefix, each with a description."""
+    shown = {output["Value"]["Ref"] for output in template["Outputs"].values() if "Ref" in output["Value"]}
+    kinds = ("S3::Bucket", "SQS::Queue", "Lambda::Function", "SNS::Topic")
+
+    assert shown == {name for kind in kinds for name in of_type(kind)}
+    assert template["Outputs"]["ParameterPrefix"]["Value"] == {"Fn::Sub": "/tidelog/${AWS::StackName}"}
+    assert all(output["Description"] for output in template["Outputs"].values())

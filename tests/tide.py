@@ -1,0 +1,229 @@
+"""A database, a lake and the worker between them, in objects that read well in a test."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pg8000.native
+
+from tidelog.credentials import Credentials
+from tidelog.events import Event, Remade, State, fold
+from tidelog.ingesting import Ingestion, Limits, Run
+from tidelog.lake import read_segment_key
+from tidelog.ledger import Ledger
+from tidelog.parameters import Parameters, summarize
+from tidelog.segment import Segments
+from tidelog.source import Source
+from tidelog.tables import TableName
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_ssm import SSMClient
+
+Row = dict[str, Any]
+LIMITS = Limits(look_back=900, time_bound_bytes=2**30, failover_margin=3600)
+SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a PostgreSQL server listens, and its superuser's password."""
+
+    port: int
+    password: str
+
+    def credentials(self, database: str, user: str = "postgres") -> Credentials:
+        """Return who connects to what; every role of the tests has the superuser's password."""
+        return Credentials("127.0.0.1", user, self.password, database, self.port)
+
+
+def connect(to: Credentials) -> pg8000.native.Connection:
+    """Connect as any program does."""
+    return pg8000.native.Connection(to.username, to.host, to.dbname, to.port, to.password, ssl_context=False)
+
+
+class Database:
+    """A database of one test, and a connection of its superuser."""
+
+    def __init__(self, server: Server, name: str) -> None:
+        self.server = server
+        self.name = name
+        self._connection = connect(server.credentials(name))
+        self._sources: list[Source] = []
+
+    def run(self, *statements: str) -> Any:
+        """Run SQL, each statement in a transaction of its own; return the rows of the last."""
+        for statement in statements:
+            rows = self._connection.run(statement)
+        return rows
+
+    def one(self, question: str) -> Any:
+        """Return the one value that a question has for an answer."""
+        [[value]] = self._connection.run(question)
+        return value
+
+    def column(self, question: str) -> list[Any]:
+        """Return the first column of an answer."""
+        return [row[0] for row in self._connection.run(question)]
+
+    @contextmanager
+    def session(self, user: str = "postgres") -> Iterator[pg8000.native.Connection]:
+        """Lend another connection; what is open at its end is rolled back."""
+        connection = connect(self.server.credentials(self.name, user))
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def source(self, user: str = "postgres") -> Source:
+        """Return the database as a worker of some role sees it."""
+        source = Source(self.server.credentials(self.name, user), "disable")
+        self._sources.append(source)
+        return source
+
+    def close(self) -> None:
+        """End every connection."""
+        for source in self._sources:
+            source.close()
+        self._connection.close()
+
+
+@dataclass(frozen=True)
+class Lake:
+    """A bucket and a prefix of parameters of one test."""
+
+    s3: S3Client
+    ssm: SSMClient
+    bucket: str
+    prefix: str
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """List the objects."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        return [found["Key"] for page in pages for found in page.get("Contents", [])]
+
+    def body(self, key: str) -> bytes:
+        """Return an object."""
+        return self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def uploads(self) -> list[str]:
+        """List the keys of multipart uploads that are neither completed nor aborted."""
+        return [upload["Key"] for upload in self.s3.list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])]
+
+
+class Tide:
+    """A worker's parts over a database and a lake, and what came of its runs."""
+
+    def __init__(self, database: Database, lake: Lake) -> None:
+        self.database = database
+        self.lake = lake
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self.source = database.source()
+        self.ledger = self._ledger(lake.s3)
+        self.parameters = Parameters(lake.ssm, lake.prefix)
+
+    def run(self, *statements: str) -> Any:
+        """Run SQL as the superuser."""
+        return self.database.run(*statements)
+
+    def ingestion(
+        self,
+        *,
+        source: Source | None = None,
+        s3: S3Client | None = None,
+        ssm: SSMClient | None = None,
+        limits: Limits = LIMITS,
+    ) -> Ingestion:
+        """Return a worker; each of its parts may be another."""
+        s3 = s3 or self.lake.s3
+        return Ingestion(
+            source=source or self.source,
+            segments=Segments(s3, self.lake.bucket),
+            ledger=self._ledger(s3),
+            parameters=Parameters(ssm or self.lake.ssm, self.lake.prefix),
+            limits=limits,
+            now=self.now,
+        )
+
+    def ingest(self, table: str = "public.t", **parts: Any) -> Run:
+        """Run a table once."""
+        return self.ingestion(**parts).ingest(TableName.parse(table), seconds=SECONDS)
+
+    def events(self, table: str = "public.t") -> list[Event]:
+        """Return the ledger of a table."""
+        return list(self.ledger.events(TableName.parse(table)))
+
+    def kinds(self, table: str = "public.t") -> list[str]:
+        """Return what the events of a table are called."""
+        return [type(event.what).__struct_config__.tag for event in self.events(table)]  # type: ignore[misc] # a str
+
+    def state(self, table: str = "public.t") -> State:
+        """Return the state of a table."""
+        head = self.ledger.head(TableName.parse(table))
+        return head.state if head else State()
+
+    def segments(self, table: str = "public.t") -> Mapping[str, list[bytes]]:
+        """Return the published segments of a table, in the order of their positions: key to lines."""
+        keys = self.lake.keys(f"data/{TableName.parse(table).path}/")
+        bodies = {key: gzip.decompress(self.lake.body(key)) for key in sorted(keys, key=lambda key: read_segment_key(key)[1])}
+        assert all(body.endswith(b"\n") for body in bodies.values() if body)
+        return {key: body.split(b"\n")[:-1] for key, body in bodies.items()}
+
+    def lines(self, table: str = "public.t") -> list[bytes]:
+        """Return every line of a table, in the order of the segments' positions."""
+        return [line for lines in self.segments(table).values() for line in lines]
+
+    def rows(self, table: str = "public.t") -> list[Row]:
+        """Return every line of a table, read."""
+        return [json.loads(line) for line in self.lines(table)]
+
+    def values(self, column: str, table: str = "public.t") -> list[Any]:
+        """Return a column of every line of a table, sorted: nothing lost and nothing twice is seen at a glance."""
+        return sorted(row[column] for row in self.rows(table))
+
+    def latest(self, table: str = "public.t", key: str = "id") -> dict[Any, Row]:
+        """Return of every key the row in the segment of the highest position."""
+        return {row[key]: row for row in self.rows(table)}
+
+    def table(self, table: str = "public.t", key: str = "id") -> dict[Any, Row]:
+        """Return the table as it is in the database."""
+        found = self.database.column(f"SELECT row_to_json(r)::text FROM {TableName.parse(table).sql} r")
+        return {row[key]: row for row in map(json.loads, found)}
+
+    def tables(self) -> list[str]:
+        """Return every table that has a ledger."""
+        return list(map(str, self.ledger.tables()))
+
+    def check(self, table: str = "public.t") -> None:
+        """Hold a ledger, a lake and a parameter against each other: what always is true when no run is under way."""
+        events = self.events(table)
+        assert [event.offset for event in events] == list(range(1, len(events) + 1))
+        state = State()
+        for event in events:
+            state = fold(state, event.what)
+            assert event.state == state
+        assert list(self.ids(table)) == list(range(1, len(list(self.ids(table))) + 1))
+        committed = {event.segment.key: event.segment for event in events if event.segment}
+        keys = [event.segment.key for event in events if event.segment and not isinstance(event.what, Remade)]
+        assert keys == sorted(set(keys), key=lambda key: read_segment_key(key)[1])
+        published = self.segments(table)
+        assert {key: segment.rows for key, segment in committed.items()} == {k: len(v) for k, v in published.items()}
+        name = TableName.parse(table)
+        assert {f"schema/{name.path}/{segment.schema}.json" for segment in committed.values()} <= set(self.lake.keys("schema/"))
+        assert self.parameters.read(name) == (summarize(state) if events else None)
+
+    def ids(self, table: str = "public.t") -> Iterator[int]:
+        """Yield the sequential ids of a table's increments, in the order of its ledger."""
+        for event in self.events(table):
+            if (number := getattr(event.what, "sequential_id", None)) is not None:
+                yield number
+
+    def _ledger(self, s3: S3Client) -> Ledger:
+        return Ledger(s3, self.lake.bucket, now=lambda: self.now(), new_id=lambda: uuid.uuid4().hex)  # noqa: PLW0108 - the clock may be set later

@@ -1,0 +1,133 @@
+"""The tree of errors, and which failure of PostgreSQL or AWS is which of them."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+import ssl
+import struct
+from contextlib import AbstractContextManager
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+from pg8000.exceptions import DatabaseError, InterfaceError
+
+from tidelog import errors
+from tidelog.errors import AccessDenied, DatabaseBusy, DatabaseUnreachable, StoreUnreachable, TidelogError
+from tidelog.failures import database_errors, error_code, store_errors
+
+ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TidelogError)]
+BRANCH = re.compile(r"(?P<stem>[ │├└─]*)(?P<name>[A-Z]\w+)(?: +(?:\((?P<builtin>\w+)\)|.*))?$")
+
+
+def drawn() -> dict[str, tuple[str, str | None]]:
+    """Return the tree as the module's docstring draws it: of each error its parent and the builtin that it also is."""
+    tree: dict[str, tuple[str, str | None]] = {}
+    above: dict[int, str] = {}
+    for line in (errors.__doc__ or "").splitlines():
+        if line.startswith("    ") and (found := BRANCH.fullmatch(line[4:])):
+            depth = len(found["stem"]) // 4
+            above[depth] = found["name"]
+            tree[found["name"]] = (above.get(depth - 1, "Exception"), found["builtin"])
+    return tree
+
+
+def test_the_tree_is_the_one_that_is_drawn() -> None:
+    """Every error is in the drawing, under its parent, with the builtin that it also is."""
+    actual = {}
+    for kind in ALL:
+        parent, *others = (base.__name__ for base in kind.__bases__)
+        actual[kind.__name__] = (parent, *others) if others else (parent, None)
+    assert drawn() == actual
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_every_error_reads_as_one_sentence(kind: type[TidelogError]) -> None:
+    """Operation, subject, reason and hint, whatever builtin it also is; a KeyError's own text would be a repr."""
+    error = kind("read", 'public."my table"', "it is \"gone\".", "Look 'there'")
+    assert str(error) == 'read public."my table": it is "gone". Look \'there\''
+    assert str(kind("read", "x", "why")) == "read x: why"
+    assert (error.operation, error.subject, error.hint) == ("read", 'public."my table"', "Look 'there'")
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("way", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy])  # noqa: S301 - our own bytes
+def test_every_error_survives_the_way_to_another_process(kind: type[TidelogError], way: type) -> None:
+    """Executors pickle what a task raises."""
+    error = kind("read", "x", "why", "what next")
+    assert (type(way(error)), str(way(error)), vars(way(error))) == (kind, str(error), vars(error))
+
+
+def test_each_error_is_either_retryable_or_permanent() -> None:
+    """A worker decides by that alone."""
+    for kind in set(ALL) - {errors.TidelogError, errors.Retryable, errors.Permanent}:
+        assert issubclass(kind, errors.Retryable) != issubclass(kind, errors.Permanent)
+
+
+def postgres(state: str) -> DatabaseError:
+    """Return what the driver raises for a SQLSTATE."""
+    return DatabaseError({"S": "ERROR", "C": state, "M": "the server's words"})
+
+
+def client_error(code: str) -> ClientError:
+    """Return what boto3 raises for a code of AWS."""
+    return ClientError({"Error": {"Code": code, "Message": "no"}}, "PutObject")
+
+
+@pytest.mark.parametrize(
+    ("guard", "raised", "kind"),
+    [
+        *[(database_errors, postgres(state), DatabaseUnreachable) for state in ("08006", "57P01", "57P03", "53300", "58030")],
+        *[(database_errors, postgres(state), DatabaseBusy) for state in ("40001", "40P01", "55P03", "57014", "XX000", "")],
+        *[(database_errors, postgres(state), AccessDenied) for state in ("28P01", "28000", "42501", "3D000")],
+        *[(database_errors, postgres(state), errors.UnknownTable) for state in ("42P01", "3F000")],
+        *[(database_errors, postgres(state), errors.UnreadableData) for state in ("22021", "22P05", "54000", "XX001")],
+        (database_errors, postgres("42703"), errors.UnknownColumn),
+        (database_errors, DatabaseError("no dictionary"), DatabaseBusy),
+        (database_errors, InterfaceError("network error"), DatabaseUnreachable),
+        (database_errors, TimeoutError("timed out"), DatabaseUnreachable),
+        (database_errors, ConnectionResetError(), DatabaseUnreachable),
+        (database_errors, struct.error("unpack requires 5 bytes"), DatabaseUnreachable),
+        (database_errors, ssl.SSLError("handshake"), DatabaseUnreachable),
+        *[(store_errors, client_error(code), AccessDenied) for code in ("AccessDenied", "NoSuchBucket", "InvalidAccessKeyId")],
+        *[(store_errors, client_error(code), StoreUnreachable) for code in ("SlowDown", "ThrottlingException", "503", "")],
+        (store_errors, EndpointConnectionError(endpoint_url="https://s3"), StoreUnreachable),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else None,
+)  # fmt: skip
+def test_failures_of_the_world_become_errors_of_ours(
+    guard: type[AbstractContextManager[None]], raised: Exception, kind: type[TidelogError]
+) -> None:
+    """With operation and subject in front, a hint behind, and the cause chained."""
+    with pytest.raises(TidelogError) as caught, guard("read", "public.orders"):
+        raise raised
+    assert type(caught.value) is kind
+    assert caught.value.__cause__ is raised
+    assert str(caught.value).startswith("read public.orders: ")
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("guard", [database_errors, store_errors])
+@pytest.mark.parametrize("raised", [*(kind("read", "x", "why") for kind in ALL), KeyError("x"), ValueError("x")])
+def test_what_is_ours_or_a_mistake_of_the_code_passes(guard: type[AbstractContextManager[None]], raised: Exception) -> None:
+    """An error that happens to be a ConnectionError is not taken for one of the socket's."""
+    with pytest.raises(type(raised)) as caught, guard("read", "public.orders"):
+        raise raised
+    assert caught.value is raised
+
+
+def test_an_untrusted_certificate_is_no_passing_fault() -> None:
+    """Nobody's retry mends it."""
+    raised = ssl.SSLCertVerificationError("certificate verify failed")
+    raised.verify_message = "self-signed certificate"
+    with pytest.raises(AccessDenied, match="not trusted: self-signed certificate"), database_errors("connect to", "db"):
+        raise raised
+
+
+def test_a_refusal_of_aws_never_shows_its_text() -> None:
+    """Messages of AWS name accounts and keys; the code is enough."""
+    with pytest.raises(AccessDenied) as caught, store_errors("read", "x"):
+        raise client_error("AccessDenied")
+    assert "AWS refused (AccessDenied)" in str(caught.value)
+    assert error_code(ClientError({}, "GetObject")) == ""

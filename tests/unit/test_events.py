@@ -1,0 +1,204 @@
+"""Events: what is written reads back, and states add up."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidelog import events
+from tidelog.events import (
+    Advanced,
+    Event,
+    Ingested,
+    LeafReading,
+    Past,
+    Reading,
+    Remade,
+    SchemaChanged,
+    Segment,
+    Snapshotted,
+    State,
+    Supplied,
+    TimelineStarted,
+    What,
+    deltas,
+    undelta,
+)
+from tidelog.windows import Database
+
+TEXT = st.text(max_size=8)
+OIDS = st.integers(1, 2**32 - 1)
+XIDS = st.integers(3, 2**63 - 1)
+AHEAD = st.sets(XIDS, max_size=4).map(deltas)
+MAYBE = st.none() | TEXT
+DATABASES = st.builds(Database, system=TEXT, oid=OIDS, name=TEXT, wal_timeline=st.none() | st.integers(1, 2**32))
+SEGMENTS = st.builds(
+    Segment,
+    key=TEXT,
+    upload=TEXT,
+    etags=st.lists(TEXT, max_size=2).map(tuple),
+    rows=XIDS,
+    bytes=XIDS,
+    text_bytes=XIDS,
+    schema=TEXT,
+)
+LEAVES = st.builds(LeafReading, oid=st.integers(1, 9), start=XIDS, ahead=AHEAD, bounded=st.booleans())
+READINGS = st.builds(
+    Reading,
+    leaves=st.lists(LEAVES, max_size=4, unique_by=lambda leaf: leaf.oid).map(tuple),
+    columns=st.lists(TEXT, max_size=2).map(tuple),
+    bound=MAYBE,
+    below=st.booleans(),
+    strategy=TEXT,
+    database=DATABASES,
+    oid=OIDS,
+    horizon=XIDS,
+    ahead=AHEAD,
+    read_at=TEXT,
+    timestamp=MAYBE,
+    next_bound=MAYBE,
+)
+PASTS = st.dictionaries(OIDS, st.builds(Past, horizon=XIDS, ahead=AHEAD), max_size=3)
+STATES = st.builds(
+    State,
+    offset=st.integers(0, 10**6),
+    timeline=st.integers(1, 9),
+    sequential_id=st.integers(0, 10**6),
+    horizon=st.just(0) | XIDS,
+    ahead=AHEAD,
+    timestamp=MAYBE,
+    bound=MAYBE,
+    read_at=MAYBE,
+    database=st.none() | DATABASES,
+    oid=OIDS,
+    leaves=st.lists(st.integers(1, 9), max_size=4, unique=True).map(tuple),
+    past=PASTS,
+    schema=MAYBE,
+)
+WHATS: st.SearchStrategy[What] = st.one_of(
+    st.builds(Snapshotted, segment=SEGMENTS, reading=READINGS),
+    st.builds(Ingested, segment=SEGMENTS, reading=READINGS, sequential_id=st.integers(1, 10**6)),
+    st.builds(Supplied, segment=SEGMENTS, sequential_id=st.integers(1, 10**6), timestamp=MAYBE),
+    st.builds(Advanced, reading=READINGS),
+    st.builds(SchemaChanged, schema=TEXT, difference=TEXT),
+    st.builds(
+        TimelineStarted, timeline=st.integers(2, 9), reason=TEXT, database=DATABASES, resume=st.none() | STATES
+    ),
+    st.builds(Remade, of=st.integers(1, 10**6), segment=SEGMENTS),
+)
+
+
+def after(before: State, what: What) -> Event:
+    """Return the event that follows on a state."""
+    return events.event_after(before, what, table="public.t", at="2026-11-23T12:00:00+00:00", run="r")
+
+
+@given(STATES, WHATS)
+def test_an_event_reads_back_as_it_was_written(before: State, what: What) -> None:
+    """Equal to the last part: that is how a worker knows its own event again."""
+    event = after(before, what)
+    assert events.decode(events.encode(event)) == event
+    assert events.encode(event).endswith(b"}\n")
+
+
+@given(STATES, WHATS)
+def test_an_event_is_never_of_an_unknown_version(before: State, what: What) -> None:
+    """An older tidelog does not guess what a newer one meant."""
+    newer = msgspec.structs.replace(after(before, what), version=2)
+    with pytest.raises(msgspec.ValidationError, match="version 2 is not 1"):
+        events.decode(events.encode(newer))
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"version":1}', b"\xff"])
+def test_what_is_no_event_is_refused(data: bytes) -> None:
+    """With an error of the decoder."""
+    with pytest.raises(msgspec.DecodeError):
+        events.decode(data)
+
+
+@given(STATES, st.lists(WHATS, max_size=8))
+def test_every_event_takes_the_next_offset_and_carries_the_state_after_it(before: State, whats: list[What]) -> None:
+    """So that the newest event alone is enough to go on from."""
+    state = before
+    for number, what in enumerate(whats, 1):
+        event = after(state, what)
+        assert event.offset == event.state.offset == before.offset + number
+        assert event.state == events.fold(state, what)
+        state = event.state
+
+
+@given(STATES, READINGS, SEGMENTS)
+def test_a_reading_moves_the_window(before: State, reading: Reading, segment: Segment) -> None:
+    """To the reading's horizon; the timeline stays, and a sequential id is taken by an increment only."""
+    for what, sequential_id, schema in [
+        (Snapshotted(segment, reading), before.sequential_id, segment.schema),
+        (Ingested(segment, reading, before.sequential_id + 1), before.sequential_id + 1, segment.schema),
+        (Advanced(reading), before.sequential_id, before.schema),
+    ]:
+        state = events.fold(before, what)
+        assert (state.timeline, state.sequential_id, state.schema) == (before.timeline, sequential_id, schema)
+        assert (state.horizon, state.ahead, state.timestamp) == (reading.horizon, reading.ahead, reading.timestamp)
+        assert (state.bound, state.read_at) == (reading.next_bound, reading.read_at)
+        assert (state.database, state.oid) == (reading.database, reading.oid)
+        assert state.leaves == tuple(leaf.oid for leaf in reading.leaves)
+
+
+@given(STATES, READINGS)
+def test_a_relation_that_goes_is_remembered_until_it_comes_back(before: State, reading: Reading) -> None:
+    """With the horizon up to which it was read, not the one at which it was missed."""
+    state = events.fold(before, Advanced(reading))
+    now = {leaf.oid for leaf in reading.leaves}
+    assert set(state.past) == (set(before.past) | set(before.leaves)) - now
+    for oid, past in state.past.items():
+        assert past == (Past(before.horizon, before.ahead) if oid in before.leaves else before.past[oid])
+
+
+@given(STATES, st.integers(2, 9), DATABASES, st.none() | STATES)
+def test_a_timeline_starts_from_nothing_or_from_an_earlier_state(
+    before: State, timeline: int, database: Database, resume: State | None
+) -> None:
+    """Sequential ids go on counting, and the schema document is still the last one."""
+    state = events.fold(before, TimelineStarted(timeline, "why", database, resume))
+    start = resume or State()
+    assert (state.timeline, state.database) == (timeline, database)
+    assert (state.sequential_id, state.schema) == (before.sequential_id, before.schema)
+    assert (state.horizon, state.ahead, state.leaves, state.past) == (
+        start.horizon,
+        start.ahead,
+        start.leaves,
+        start.past,
+    )
+    assert (state.timestamp, state.bound) == (start.timestamp, start.bound)
+
+
+@given(STATES, SEGMENTS, TEXT)
+def test_other_events_leave_the_window_where_it_is(before: State, segment: Segment, text: str) -> None:
+    """A remade segment, changed columns, and rows that tidelog did not read itself."""
+    moved = {"offset": before.offset + 1}
+    for what, changes in [
+        (Remade(before.offset, segment), {}),
+        (SchemaChanged(text, "what"), {"schema": text}),
+        (Supplied(segment, before.sequential_id + 1, text), {"sequential_id": before.sequential_id + 1, "timestamp": text}),
+    ]:
+        assert events.fold(before, what) == msgspec.structs.replace(before, **moved, **changes)  # type: ignore[arg-type] # of different types
+
+
+@given(STATES, WHATS)
+def test_an_event_gives_out_its_segment_and_its_reading(before: State, what: What) -> None:
+    """None where it has none."""
+    event = after(before, what)
+    assert event.segment == getattr(what, "segment", None)
+    assert event.reading == getattr(what, "reading", None)
+
+
+@given(st.lists(XIDS))
+def test_transaction_ids_survive_their_coding(xids: list[int]) -> None:
+    """As a set: sorted, each once."""
+    assert list(undelta(deltas(xids))) == sorted(set(xids))
+
+
+def test_neighbouring_ids_are_coded_in_a_digit_each() -> None:
+    """A hundred thousand of them fit into an event."""
+    assert deltas([10**15 + 3, 10**15, 10**15 + 1]) == (10**15, 1, 2)
