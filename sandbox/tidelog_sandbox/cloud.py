@@ -58,6 +58,11 @@ class Cloud:
             return self._endpoint
 
     @property
+    def pid(self) -> int:
+        """The server's process."""
+        return self._process.pid
+
+    @property
     def environment(self) -> Mapping[str, str]:
         """The variables that point boto3 and the aws command at this cloud, and away from any other."""
         return {

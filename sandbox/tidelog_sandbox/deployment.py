@@ -5,6 +5,7 @@ whose key is the path, and the functions run from there. A layer's directory is 
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,10 +85,13 @@ def translate(template: Path, parameters: Mapping[str, str], region: str) -> dic
         SandboxError: SAM refuses the template.
     """
     import boto3  # noqa: PLC0415  # half a second together, that the start of the server hides
+    from samtranslator.model.exceptions import InvalidDocumentException  # noqa: PLC0415
     from samtranslator.parser.parser import Parser  # noqa: PLC0415
     from samtranslator.translator.translator import Translator  # noqa: PLC0415
     from samtranslator.yaml_helper import yaml_parse  # noqa: PLC0415
 
+    # It warns of metrics of its own when a template is refused.
+    logging.getLogger("samtranslator.metrics").setLevel(logging.ERROR)
     document = yaml_parse(template.read_text())
     _replace_code(document, template.resolve().parent)
     defaults = {name: slot["Default"] for name, slot in document.get("Parameters", {}).items() if "Default" in slot}
@@ -95,8 +99,9 @@ def translate(template: Path, parameters: Mapping[str, str], region: str) -> dic
         translated: dict[str, Any] = Translator({}, Parser(), boto_session=boto3.Session(region_name=region)).translate(
             sam_template=document, parameter_values={**defaults, **parameters}
         )
-    except Exception as error:
-        raise SandboxError(f"translate {template}: {getattr(error, 'message', error)}") from error
+    except InvalidDocumentException as error:
+        causes = "; ".join(cause.message for cause in error.causes)
+        raise SandboxError(f"translate {template}: {causes}") from error
     return translated
 
 

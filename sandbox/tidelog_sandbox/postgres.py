@@ -67,6 +67,11 @@ class Postgres:
         return self._server is not None and self._server.poll() is None
 
     @property
+    def pid(self) -> int | None:
+        """The server's process, if it runs."""
+        return self._server.pid if self._server and self.running else None
+
+    @property
     def log(self) -> str:
         """What the server has logged."""
         path = self._scratch / "log"
@@ -176,8 +181,8 @@ class Postgres:
         if self._account:
             if hidden := _untraversable(self.directory.parent):
                 raise SandboxError(
-                    f"make a PostgreSQL cluster in {self.directory}: root's server runs as nobody, who may not "
-                    f"enter {hidden}. Use a directory that everybody may enter, such as one under {tempfile.gettempdir()}"
+                    f"make a PostgreSQL cluster in {self.directory}: root's server is nobody's, who may not enter "
+                    f"{hidden}. Use a directory that everybody may enter, such as one under {tempfile.gettempdir()}"
                 )
             for path in (self.directory, password):
                 os.chown(path, self._account.pw_uid, self._account.pw_gid)

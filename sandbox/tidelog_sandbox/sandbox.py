@@ -34,7 +34,8 @@ class Sandbox:
         region: see :class:`~tidelog_sandbox.cloud.Cloud`.
 
     Raises:
-        SandboxError: something could not be started, or the template could not be deployed.
+        SandboxError: the database's address is none; on entering the context, something could not be started, or the
+            template could not be deployed.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Sandbox:
     ) -> None:
         self._template = template
         self._parameters = dict(parameters or {})
-        self._database = database
+        self._secret = None if database is None else secret_content(database)
         self._lake = lake
         self._stack = stack
         self._variables = dict(environment or {})
@@ -190,10 +191,11 @@ class Sandbox:
         have ended from the first look to the last.
         """
         changes = self._changes
-        queues = {mapping.queue_arn.split(":")[-1] for mapping in self.deployment.mappings}
-        parts = [
-            part for part in (*self._running(), *(self._waiting(queue, hidden=hidden) for queue in queues)) if part
-        ]
+        left_behind = {poller.configuration.uuid: poller.left_behind for poller in self._pollers}
+        parts = self._running()
+        for mapping in self.deployment.mappings:
+            excepted = 0 if hidden else left_behind.get(mapping.uuid, 0)
+            parts += self._waiting(mapping.queue_arn.rpartition(":")[2], excepted)
         parts += [part for part in self._running() if part not in parts]
         if not parts and changes != self._changes:
             return "something has just ended"
@@ -205,21 +207,22 @@ class Sandbox:
             f"messages of {poller.queue_url} are being worked off" for poller in self._pollers if poller.in_flight
         ]
 
-    def _waiting(self, queue: str, *, hidden: bool) -> str:
+    def _waiting(self, queue: str, excepted: int) -> list[str]:
+        """The messages of a queue, but for some of the hidden ones."""
         sqs = self.client("sqs")
-        names = ["ApproximateNumberOfMessages", *(["ApproximateNumberOfMessagesNotVisible"] if hidden else [])]
+        visible, hidden = "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"
         url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-        attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-        count = sum(int(attributes[name]) for name in names)
-        return f"{count} messages in {queue}" if count else ""
+        counts = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[visible, hidden])["Attributes"]
+        count = int(counts[visible]) + max(0, int(counts[hidden]) - excepted)
+        return [f"{count} messages in {queue}"] if count else []
 
     def _deploy(self) -> None:
         # SAM translates while the server starts; it does not need the secret's ARN.
         parameters = dict(self._parameters)
         template = deployment.translate(self._template, parameters, self._region)
-        if self._database is not None:
+        if self._secret is not None:
             secret = self.client("secretsmanager").create_secret(
-                Name=f"{self._stack}-database", SecretString=json.dumps(secret_content(self._database))
+                Name=f"{self._stack}-database", SecretString=json.dumps(self._secret)
             )
             parameters["DatabaseSecretArn"] = secret["ARN"]
         made = deployment.deploy(self.cloud, template, self._stack, parameters)

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from tidelog.continuity import find_break
-from tidelog.errors import Conflict, DatabaseBusy
+from tidelog.errors import Conflict, DatabaseBusy, TidelogError
 from tidelog.events import Advanced, Event, Ingested, SchemaChanged, Segment, Snapshotted, State, TimelineStarted, What
 from tidelog.lake import Position, segment_key
 from tidelog.ledger import Ledger, OffsetTakenError
@@ -23,6 +23,7 @@ from tidelog.publishing import Publisher
 from tidelog.segment import Segments
 from tidelog.source import OpenTable, Source
 from tidelog.tables import TableName
+from tidelog.windows import Snapshot
 
 _ATTEMPTS = 5
 _LAG = 2**30
@@ -118,11 +119,12 @@ class Ingestion:
         with self._source.open(table, seconds=seconds) as opened:
             state = self._settle(opened, state)
             plan = plan_windows(opened, state, self._limits.look_back, self._limits.time_bound_bytes)
-            if not plan.rows:
-                self._advance(opened, state, plan)
-                return _outcome(table, "unchanged", state, plan)
-            segment = self._prepare(opened, state, plan)
-        event = self._commit(table, state, plan, segment)
+            segment = self._prepare(opened, state, plan) if plan.rows else None
+            snapshot = opened.snapshot
+        if segment is None:
+            self._advance(table, state, plan, snapshot)
+            return _outcome(table, "unchanged", state, plan)
+        event = self._commit(table, state, plan, segment, snapshot)
         if event is None:
             self._segments.abort(segment)
             return _outcome(table, "covered", state, plan)
@@ -155,11 +157,11 @@ class Ingestion:
                 return event.state if event.state.horizon <= opened.snapshot.horizon else None
         return None
 
-    def _advance(self, opened: OpenTable, state: State, plan: Plan) -> None:
+    def _advance(self, table: TableName, state: State, plan: Plan, snapshot: Snapshot) -> None:
         """Move up the horizon of a table that had no new row for very long, before it is out of reach."""
-        if state.horizon and opened.snapshot.next - state.horizon > _LAG:
-            opened.wait_until_durable()
-            self._ledger.append(opened.table.table_name, state, Advanced(plan.reading))
+        if state.horizon and snapshot.next - state.horizon > _LAG:
+            self._source.wait_until_durable(snapshot)
+            self._ledger.append(table, state, Advanced(plan.reading))
 
     def _prepare(self, opened: OpenTable, state: State, plan: Plan) -> Segment:
         """Read the window into an upload that nobody sees."""
@@ -177,15 +179,19 @@ class Ingestion:
             if upload.rows != plan.rows:
                 reason = f"{upload.rows} rows were read where {plan.rows} were counted"
                 raise DatabaseBusy("read", table, reason, "It was rewritten meanwhile; it is tried again")
-            opened.wait_until_durable()
             return upload.finish(opened.table.document().fingerprint)
 
-    def _commit(self, table: TableName, base: State, plan: Plan, segment: Segment) -> Event | None:
+    def _commit(self, table: TableName, base: State, plan: Plan, segment: Segment, snapshot: Snapshot) -> Event | None:
         """Append the event of a prepared segment, at a later offset if one that leaves its window alone came first.
 
         Returns:
             The event; None where another worker has read the window.
         """
+        try:
+            self._source.wait_until_durable(snapshot)
+        except TidelogError:
+            self._segments.abort(segment)
+            raise
         state = base
         while True:
             what: What = (

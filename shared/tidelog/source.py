@@ -30,6 +30,7 @@ _SILENCE_SECONDS = 930  # more than a function lives; a peer that is gone is not
 _LIST_SECONDS = 50
 _LOCK_SECONDS = 10
 _DURABLE_SECONDS = 30
+_NUDGE_SECONDS = 0.05
 _LOCK_ATTEMPTS = 3
 _WRONG_OBJECT_TYPE = "42809"
 
@@ -116,24 +117,6 @@ class OpenTable:
             blocks.stop()
             thread.join()
 
-    def wait_until_durable(self) -> None:
-        """Wait until a crash of the server can't bring back a transaction id below the horizon.
-
-        Ids of transactions that ended without a flush are given out again after a crash; once the log is on disk up to
-        where it was when the horizon was read, they are not. The server's log writer sees to that within a few 100 ms.
-
-        Raises:
-            DatabaseBusy: it took too long.
-        """
-        if self.snapshot.wal_position is None:
-            return
-        question = f"SELECT (pg_current_wal_flush_lsn() >= {literal(self.snapshot.wal_position)}::pg_lsn)::text"
-        give_up = time.monotonic() + _DURABLE_SECONDS
-        while _one(self._connection, question) != "true":
-            if time.monotonic() > give_up:
-                raise DatabaseBusy("read", self.table.table_name, "the server does not write its log to disk")
-            time.sleep(0.01)
-
 
 class Source:
     """A PostgreSQL database, read through one connection that is opened when it is first needed.
@@ -181,6 +164,33 @@ class Source:
             opened = _begin(connection, table, seconds)
             yield opened
             connection.run("ROLLBACK")
+
+    def wait_until_durable(self, snapshot: Snapshot) -> None:
+        """Wait until a crash of the server can't bring back a transaction id below a snapshot's horizon.
+
+        Ids of transactions that ended without a flush are given out again after a crash; once the log is on disk up to
+        where it was when the horizon was read, they are not. On a busy server that is so at once. On an idle one the
+        last page of the log may stay unwritten for 15 s, so after a moment an empty transaction of our own has the log
+        writer write it.
+
+        Raises:
+            DatabaseBusy: the server does not write its log.
+            DatabaseUnreachable: as it says.
+        """
+        if snapshot.wal_position is None:
+            return
+        question = f"SELECT (pg_current_wal_flush_lsn() >= {literal(snapshot.wal_position)}::pg_lsn)::text"
+        started = time.monotonic()
+        nudged = False
+        with self._guarded("read", snapshot.database.name) as connection:
+            while _one(connection, question) != "true":
+                waited = time.monotonic() - started
+                if waited > _DURABLE_SECONDS:
+                    raise DatabaseBusy("read", snapshot.database.name, "the server does not write its log to disk")
+                if waited > _NUDGE_SECONDS and not nudged:
+                    connection.run("SELECT pg_current_xact_id()")
+                    nudged = True
+                time.sleep(0.01)
 
     @contextmanager
     def _guarded(self, operation: str, subject: object) -> Iterator[Connection]:

@@ -5,7 +5,7 @@ import sys
 import time
 from typing import Any
 
-import toylib
+import toylib  # type: ignore[import-not-found]  # it is in the layer
 
 if os.environ.get("FAIL_INIT"):
     raise RuntimeError("no such thing")

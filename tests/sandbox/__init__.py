@@ -1,0 +1,1 @@
+"""The sandbox, by itself: on a toy stack of its own."""

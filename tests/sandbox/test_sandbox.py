@@ -1,0 +1,85 @@
+"""The sandbox as a whole: it ends with whoever began it, and others can use it meanwhile."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.sandbox.conftest import TOY
+from tidelog_sandbox import Invocation, Sandbox
+
+
+def test_another_process_reaches_the_cloud_by_its_environment(sandbox: Sandbox) -> None:
+    """As the aws command does."""
+    code = "import boto3; print(boto3.client('s3').list_buckets()['Buckets'][0]['Name'])"
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=dict(sandbox.environment), capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == sandbox.outputs["LakeBucket"]
+
+
+BEGIN = f"""
+import sys, json, time
+from pathlib import Path
+from tidelog_sandbox import Postgres, Sandbox
+with Postgres() as postgres, Sandbox(Path({str(TOY)!r})) as sandbox:
+    sandbox.start_mappings()
+    pid = sandbox.invoke(sandbox.outputs["Plain"], {{"do": "tell"}}).response["pid"]
+    print(json.dumps([pid, sandbox.cloud.pid, postgres.pid, str(postgres.directory)]), flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_nothing_outlives_the_process_that_began_it(end: signal.Signals) -> None:
+    """Neither cloud nor function nor database, even if it is killed; a temporary database is removed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", BEGIN], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout
+        *pids, directory = json.loads(process.stdout.readline())
+        assert all(psutil.pid_exists(pid) for pid in pids)
+        os.kill(process.pid, end)
+        process.wait(10)
+    deadline = time.monotonic() + 10
+    while (left := [pid for pid in pids if runs(pid)]) or Path(directory).exists():
+        assert time.monotonic() < deadline, f"still there: {left or directory}"
+        time.sleep(0.05)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that nobody has buried does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_closing_ends_what_is_under_way(tmp_path: Path) -> None:
+    """Within a second: mapped functions at work, polls, schedules. The lake's files stay, and the next one goes on."""
+    ended: list[Invocation] = []
+    with Sandbox(TOY, lake=tmp_path, stack="first") as first:
+        first.client("s3").put_object(Bucket=first.outputs["LakeBucket"], Key="data/x", Body=b"x")
+        first.on_invocation(ended.append)
+        first.start_mappings()
+        first.start_schedules()
+        first.client("sqs").send_message(
+            QueueUrl=first.outputs["OrdersUrl"], MessageBody='{"sleep": 2}', MessageGroupId="g"
+        )
+        worker = first.functions[first.outputs["Worker"]]
+        while not worker.busy:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 1.5
+    assert {invocation.kind for invocation in ended} == {"success", "exit"}
+    with Sandbox(TOY, lake=tmp_path, stack="second") as second:
+        s3, bucket = second.client("s3"), second.outputs["LakeBucket"]
+        assert s3.get_object(Bucket=bucket, Key="data/x")["Body"].read() == b"x"
+        assert "Status" not in s3.get_bucket_versioning(Bucket=bucket)

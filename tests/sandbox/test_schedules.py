@@ -1,0 +1,190 @@
+"""Schedules fire when they say."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+from tidelog_sandbox import Invocation, Sandbox
+from tidelog_sandbox.deployment import ScheduleConfiguration
+from tidelog_sandbox.expressions import occurrences
+from tidelog_sandbox.functions import Function
+from tidelog_sandbox.schedules import Ticker, payload
+
+MONDAY = datetime(2026, 11, 23, 10, 7, 30, tzinfo=UTC)
+
+
+def fires(expression: str, count: int = 3, *, start: datetime = MONDAY, timezone: str = "UTC") -> list[str]:
+    """The first times of an expression, as text."""
+    times = itertools.islice(occurrences(expression, start, timezone), count)
+    return [f"{moment:%Y-%m-%d %H:%M}" for moment in times]
+
+
+@pytest.mark.parametrize(
+    ("expression", "times"),
+    [
+        ("rate(5 minutes)", ["2026-11-23 10:07", "2026-11-23 10:12", "2026-11-23 10:17"]),
+        ("rate(1 hour)", ["2026-11-23 10:07", "2026-11-23 11:07", "2026-11-23 12:07"]),
+        ("rate(2 days)", ["2026-11-23 10:07", "2026-11-25 10:07", "2026-11-27 10:07"]),
+        ("cron(0/15 * * * ? *)", ["2026-11-23 10:15", "2026-11-23 10:30", "2026-11-23 10:45"]),
+        ("cron(30 8,20 * * ? *)", ["2026-11-23 20:30", "2026-11-24 08:30", "2026-11-24 20:30"]),
+        ("cron(0 9 ? * MON-FRI *)", ["2026-11-24 09:00", "2026-11-25 09:00", "2026-11-26 09:00"]),
+        ("cron(0 9 ? * 1,7 *)", ["2026-11-28 09:00", "2026-11-29 09:00", "2026-12-05 09:00"]),
+        ("cron(0 0 1 * ? *)", ["2026-12-01 00:00", "2027-01-01 00:00", "2027-02-01 00:00"]),
+        ("cron(0 0 31 * ? *)", ["2026-12-31 00:00", "2027-01-31 00:00", "2027-03-31 00:00"]),
+        ("cron(0 0 29 2 ? *)", ["2028-02-29 00:00", "2032-02-29 00:00", "2036-02-29 00:00"]),
+        ("cron(0 0 L * ? *)", ["2026-11-30 00:00", "2026-12-31 00:00", "2027-01-31 00:00"]),
+        ("cron(0 0 15W * ? *)", ["2026-12-15 00:00", "2027-01-15 00:00", "2027-02-15 00:00"]),
+        ("cron(0 0 1W MAY,AUG ? 2027)", ["2027-05-03 00:00", "2027-08-02 00:00"]),
+        ("cron(0 0 31W OCT ? 2027)", ["2027-10-29 00:00"]),
+        ("cron(0 0 ? * 6#1 *)", ["2026-12-04 00:00", "2027-01-01 00:00", "2027-02-05 00:00"]),
+        ("cron(0 0 ? * FRIL *)", ["2026-11-27 00:00", "2026-12-25 00:00", "2027-01-29 00:00"]),
+        ("cron(0 0 ? * L *)", ["2026-11-28 00:00", "2026-12-05 00:00", "2026-12-12 00:00"]),
+        ("cron(5 4 3 2 ? 2020-2028)", ["2027-02-03 04:05", "2028-02-03 04:05"]),
+        ("cron(5 4 3 2 ? 2020)", []),
+    ],
+)
+def test_an_expression_names_its_times(expression: str, times: list[str]) -> None:
+    """From a Monday at half past seven minutes past ten on."""
+    assert fires(expression) == times
+
+
+def test_the_start_is_included_and_what_lies_before_is_not() -> None:
+    """To the second."""
+    full = MONDAY.replace(minute=15, second=0)
+    assert fires("cron(15 * * * ? *)", 1, start=full) == ["2026-11-23 10:15"]
+    assert fires("cron(15 * * * ? *)", 1, start=full + timedelta(seconds=1)) == ["2026-11-23 11:15"]
+
+
+def test_a_cron_expression_is_meant_in_its_time_zone() -> None:
+    """Also over a change of the clocks, where a time may be skipped."""
+    zone = "Europe/London"
+    spring = datetime(2027, 3, 27, tzinfo=UTC)  # on the 28th one o'clock becomes two
+    assert fires("cron(0 9 * * ? *)", 2, start=spring, timezone=zone) == ["2027-03-27 09:00", "2027-03-28 08:00"]
+    assert fires("cron(30 1 * * ? *)", 2, start=spring, timezone=zone) == ["2027-03-27 01:30", "2027-03-29 00:30"]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "every minute",
+        "rate(5)",
+        "rate(0 minutes)",
+        "rate(5 weeks)",
+        "cron(* * * * *)",
+        "cron(0 0 * * * *)",
+        "cron(0 0 ? * ? *)",
+        "cron(60 0 * * ? *)",
+        "cron(0 24 * * ? *)",
+        "cron(0 0 32 * ? *)",
+        "cron(0 0 ? * 8 *)",
+        "cron(0 0 * FOO ? *)",
+        "cron(0/0 0 * * ? *)",
+        "cron(5-1 0 * * ? *)",
+    ],
+)
+def test_an_expression_that_makes_no_sense_is_refused(expression: str) -> None:
+    """When it is read."""
+    with pytest.raises(ValueError, match="."):
+        occurrences(expression, MONDAY)
+
+
+SCHEDULE = ScheduleConfiguration(
+    arn="arn:aws:scheduler:eu-west-2:123456789012:schedule/default/tick",
+    expression="rate(1 minute)",
+    timezone="UTC",
+    target_arn="f",
+    input='{"at": "<aws.scheduler.scheduled-time>", "execution": "<aws.scheduler.execution-id>", "as": "<other>"}',
+    maximum_age=300,
+    maximum_retries=2,
+)
+
+
+def test_the_input_gets_the_values_of_its_placeholders() -> None:
+    """The scheduled time in UTC, to the second."""
+    assert payload(SCHEDULE, MONDAY, "e1") == {"at": "2026-11-23T10:07:30Z", "execution": "e1", "as": "<other>"}
+
+
+@dataclass
+class FakeFunction:
+    """A function that fails some times."""
+
+    failures: int = 0
+    payloads: list[Any] = field(default_factory=list)
+
+    def invoke(self, event: Any) -> Invocation:
+        """Note the event."""
+        self.payloads.append(event)
+        kind = "error" if len(self.payloads) <= self.failures else "success"
+        return Invocation("f", "r", event, cast("Any", kind), None, None, 0, 0, 0, (), cold=False)
+
+
+@pytest.fixture
+def clock() -> Callable[[], datetime]:
+    """A clock on which a minute passes in a twentieth of a second."""
+    begun = time.monotonic()
+    return lambda: MONDAY + timedelta(minutes=(time.monotonic() - begun) * 20)
+
+
+@pytest.fixture
+def failed() -> Iterator[list[Exception]]:
+    """What went wrong in the background; nothing, at the end."""
+    failures: list[Exception] = []
+    yield failures
+    assert not failures
+
+
+def test_a_rate_fires_at_once_and_then_in_equal_steps(clock: Callable[[], datetime], failed: list[Exception]) -> None:
+    """Each time with the time that was meant, whenever it was."""
+    function = FakeFunction()
+    # A minute of waiting is shortened to the time that this clock takes for it.
+    ticker = Ticker(SCHEDULE, cast("Function", function), failed.append, lambda: clock())
+    ticker._stopping.wait = lambda timeout=None: threading.Event().wait(timeout / 1200 if timeout else None)  # type: ignore[method-assign]  # waits on the test's clock
+    end = time.monotonic() + 5
+    while len(function.payloads) < 3 and time.monotonic() < end:
+        time.sleep(0.01)
+    ticker.stop()
+    assert [each["at"] for each in function.payloads[:3]] == [f"2026-11-23T10:0{n}:30Z" for n in (7, 8, 9)]
+
+
+def test_an_invocation_that_failed_is_tried_again(failed: list[Exception]) -> None:
+    """Twice, with the same payload, and not after it succeeded."""
+    for failures, attempts in ((0, 1), (1, 2), (2, 3), (9, 3)):
+        function = FakeFunction(failures)
+        ticker = Ticker(SCHEDULE, cast("Function", function), failed.append, retry_seconds=(0.01, 0.01))
+        time.sleep(0.2)
+        ticker.stop()
+        assert len(function.payloads) == attempts
+        assert len({each["execution"] for each in function.payloads}) == 1
+
+
+def test_a_stopped_schedule_gives_up_further_attempts(failed: list[Exception]) -> None:
+    """It does not wait for them."""
+    function = FakeFunction(9)
+    ticker = Ticker(SCHEDULE, cast("Function", function), failed.append)
+    time.sleep(0.1)
+    begun = time.monotonic()
+    ticker.stop()
+    assert time.monotonic() - begun < 1
+    assert len(function.payloads) == 1
+
+
+def test_the_schedule_of_the_template_starts_its_function(sandbox: Sandbox) -> None:
+    """With the input that the template gives."""
+    seen: list[Invocation] = []
+    sandbox.on_invocation(seen.append)
+    before = datetime.now(UTC).replace(microsecond=0)
+    sandbox.start_schedules()
+    end = time.monotonic() + 5
+    while not seen and time.monotonic() < end:
+        time.sleep(0.01)
+    sandbox.stop_schedules()
+    (invocation,) = seen
+    assert invocation.succeeded
+    assert before <= datetime.fromisoformat(invocation.payload["note"]) <= datetime.now(UTC)
+    assert len(invocation.payload["execution"]) == 36
