@@ -5,7 +5,6 @@ Under pytest-xdist the server belongs to the process that hands out the tests; t
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,9 +14,8 @@ import boto3
 import hypothesis
 import pg8000.native
 import pytest
-from moto import mock_aws
 
-from tests.tide import Database, Lake, Server, Tide, connect
+from tests.tide import Database, Lake, Server, connect
 from tidelog_sandbox.postgres import Postgres
 
 REGION = "eu-west-2"
@@ -118,33 +116,8 @@ class Aws:
         self.secrets = session.client("secretsmanager")
 
 
-@pytest.fixture(scope="session")
-def aws() -> Iterator[Aws]:
-    """AWS, as moto plays it."""
-    kept = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    with mock_aws():
-        yield Aws()
-    os.environ.update(kept)
-
-
-@pytest.fixture
-def lake(aws: Aws) -> Lake:
-    """An empty lake."""
-    return make_lake(aws.s3, aws.ssm)
-
-
 def make_lake(s3: Any, ssm: Any) -> Lake:
     """Create a bucket."""
     bucket = f"lake-{uuid.uuid4().hex}"
     s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     return Lake(s3, ssm, bucket, f"/tidelog/{bucket}")
-
-
-@pytest.fixture
-def tide(database: Database, lake: Lake) -> Iterator[Tide]:
-    """A worker between a fresh database and an empty lake; in the end every table's ledger adds up."""
-    tide = Tide(database, lake)
-    yield tide
-    for table in tide.tables():
-        tide.check(table)
-    assert lake.uploads() == []

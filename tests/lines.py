@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Protocol
 
-from tests.tide import Tide
+from tests.tide import Database
 from tidelog.tables import TableName
 
 
-def lost_rows(tide: Tide, table: str) -> list[str]:
+class Landed(Protocol):
+    """A database, and the lines that were made of its tables."""
+
+    @property
+    def database(self) -> Database:
+        """The database."""
+
+    def lines(self, table: str) -> Sequence[bytes]:
+        """Return every line of a table."""
+
+
+def lost_rows(tide: Landed, table: str) -> list[str]:
     """Return the rows that the lines of a table do not give back, and those that they give and the table has not.
 
     White space of type json is the one thing that may differ: a newline there is a space.
@@ -16,7 +29,9 @@ def lost_rows(tide: Tide, table: str) -> list[str]:
     name = TableName.parse(table).sql
     given = json.dumps([line.decode() for line in tide.lines(table)])
     with tide.database.session() as session:
-        session.run("SET search_path = pg_catalog; SET xmloption = content; SET lc_monetary = 'C'; SET TimeZone = 'UTC'")
+        session.run(
+            "SET search_path = pg_catalog; SET xmloption = content; SET lc_monetary = 'C'; SET TimeZone = 'UTC'"
+        )
         [[has_json]] = session.run(
             f"SELECT bool_or(atttypid::regtype::text ~ 'json') FROM pg_attribute WHERE attrelid = '{name}'::regclass"
         )

@@ -15,9 +15,9 @@ import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
+from moto.awslambda.exceptions import InvalidParameterValueException
 from moto.awslambda.models import LambdaBackend, LambdaFunction
 from moto.core.common_models import BaseModel
-from moto.core.exceptions import ServiceException
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.s3.models import s3_backends
 from werkzeug.serving import BaseWSGIServer, make_server
@@ -73,8 +73,8 @@ def _refuse_invocations() -> None:
     """moto would run functions in Docker; here they run in the sandbox's own processes, or not at all."""  # noqa: D403
 
     def refuse(*_: object, **__: object) -> None:
-        raise ServiceException(
-            "ServiceException", "The sandbox runs functions itself: use Sandbox.invoke, a mapped queue or a schedule"
+        raise InvalidParameterValueException(
+            "The sandbox runs functions itself: use Sandbox.invoke, a mapped queue or a schedule"
         )
 
     mend(LambdaBackend, "invoke", refuse)

@@ -10,7 +10,7 @@ A line read with `json_populate_record` gives the row back. The types that need 
 - money prints as lc_monetary says: as numeric
 - json keeps its white space; a raw newline would end the line: replaced by a space
 
-Not expressible: a jsonb column that holds JSON null reads back as SQL NULL.
+Not expressible: a json or jsonb column that holds JSON null reads back as SQL NULL.
 """
 
 from __future__ import annotations

@@ -22,10 +22,11 @@ class Credentials(msgspec.Struct, frozen=True):
     dbname: str = "postgres"
     port: int = 5432
 
-    def __repr__(self) -> str:
-        return f"Credentials({self.username}@{self.host}:{self.port}/{self.dbname})"
+    def __str__(self) -> str:
+        return f"{self.username}@{self.host}:{self.port}/{self.dbname}"
 
-    __str__ = __repr__
+    def __repr__(self) -> str:
+        return f"Credentials({self})"
 
 
 def read_credentials(client: SecretsManagerClient, secret: str) -> Credentials:

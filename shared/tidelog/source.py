@@ -41,7 +41,7 @@ _ROW = '"~t"'
 _SESSION = """
 SET client_encoding = 'UTF8'; SET standard_conforming_strings = on; SET search_path = pg_catalog;
 SET row_security = off; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = iso_8601;
-SET bytea_output = hex; SET extra_float_digits = 1; SET xmloption = content; SET lc_monetary = 'C';
+SET bytea_output = hex; SET extra_float_digits = 1; SET xmloption = content; SET lc_monetary = 'C'; SET quote_all_identifiers = off;
 SET statement_timeout = '{list}s'; SET lock_timeout = '{lock}s'; SET idle_in_transaction_session_timeout = '{silence}s';
 """
 
@@ -210,7 +210,8 @@ class Source:
             except (DatabaseError, InterfaceError, OSError):
                 self.close()
         if self._connection is None:
-            self._connection = self._connect()
+            with database_errors("connect to", self._credentials):
+                self._connection = self._connect()
         return self._connection
 
     def _connect(self) -> Connection:

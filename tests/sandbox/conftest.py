@@ -62,15 +62,17 @@ class Orders:
 
     def dead_letters(self) -> list[dict[str, Any]]:
         """Take everything out of the dead-letter queue."""
-        sqs, url = self.sandbox.client("sqs"), self.sandbox.outputs["DeadLettersUrl"]
-        taken: list[dict[str, Any]] = []
-        while found := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, AttributeNames=["All"]).get(
-            "Messages"
-        ):
-            taken += found
-            for message in found:
-                sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
-        return taken
+        return taken(self.sandbox, self.sandbox.outputs["DeadLettersUrl"])
+
+
+def taken(sandbox: Sandbox, url: str) -> list[dict[str, Any]]:
+    """Take everything out of a queue."""
+    sqs, messages = sandbox.client("sqs"), list[dict[str, Any]]()
+    while found := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+        messages += found
+        for message in found:
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    return messages
 
 
 @pytest.fixture
@@ -79,4 +81,4 @@ def orders(sandbox: Sandbox) -> Iterator[Orders]:
     sandbox.start_mappings()
     yield Orders(sandbox)
     sandbox.stop_mappings()
-    sandbox.client("sqs").purge_queue(QueueUrl=sandbox.outputs["OrdersUrl"])
+    taken(sandbox, sandbox.outputs["OrdersUrl"])

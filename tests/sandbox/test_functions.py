@@ -210,7 +210,7 @@ def test_a_handler_that_does_not_exist_is_an_error_of_the_start(configuration: F
 def test_a_directory_that_does_not_exist_is_said_to_be_missing(configuration: FunctionConfiguration) -> None:
     """It is the sandbox that fails here, not the function."""
     function = Function(replace(configuration, code=Path("/nowhere")), lambda _: None, lambda _name, _line: None)
-    with pytest.raises(SandboxError, match="start function .* in /nowhere"):
+    with pytest.raises(SandboxError, match=r"start function .* in /nowhere"):
         function.invoke({})
     assert function.busy == 0
 

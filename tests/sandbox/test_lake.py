@@ -102,7 +102,7 @@ def test_a_wrong_completion_is_refused_and_may_be_tried_again(s3: Any, bucket: s
         "size": [first, second, third],
         "none": [],
     }[spoil]
-    with pytest.raises(ClientError, match="InvalidPart|EntityTooSmall|MalformedXML"):
+    with pytest.raises(ClientError, match=r"InvalidPart|EntityTooSmall|MalformedXML"):
         s3.complete_multipart_upload(Bucket=bucket, Key="data/big", UploadId=identity, MultipartUpload={"Parts": wrong})
     right = {"Parts": [first, third]}
     s3.complete_multipart_upload(Bucket=bucket, Key="data/big", UploadId=identity, MultipartUpload=right)
@@ -114,7 +114,9 @@ def test_a_condition_holds_for_files_of_an_earlier_run(cloud: Cloud, s3: Any, bu
     for key in ("data/t/1", "ledger/t/0000.json", "schema/t/f.json", "elsewhere/x", ".tidelog/left-over"):
         (tmp_path / key).parent.mkdir(parents=True)
         (tmp_path / key).write_text(key)
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     cloud.mirror(bucket, tmp_path)
+    assert "Status" not in s3.get_bucket_versioning(Bucket=bucket)
     listed = s3.list_objects_v2(Bucket=bucket)["Contents"]
     assert [item["Key"] for item in listed] == ["data/t/1", "ledger/t/0000.json", "schema/t/f.json"]
     head = s3.head_object(Bucket=bucket, Key="data/t/1")

@@ -122,7 +122,7 @@ def test_idle_may_leave_out_what_is_hidden_after_a_failure(orders: Orders) -> No
 def test_a_stopped_mapping_takes_nothing_and_ends_what_it_began(sandbox: Sandbox, orders: Orders) -> None:
     """The message under way is worked off, the next one stays where it is, not received."""
     for _ in range(2):
-        orders.send({"sleep": 0.4}, group="one")
+        orders.send({"sleep": 1.3}, group="one")
     worker = sandbox.functions[sandbox.outputs["Worker"]]
     while not worker.busy:
         time.sleep(0.01)

@@ -1,0 +1,1 @@
+"""Tests of what a user sees: the template deployed on this machine, and the command line."""
