@@ -3,11 +3,12 @@
 The modules from the outside in:
 
 - use cases: `scheduling` (a tick becomes messages), `ingesting` (a message becomes a run), `extraction` (the steps of a
-  run as plain functions)
-- the world: `source` (PostgreSQL, asked by `catalog`), `segment`, `ledger` and `publishing` (S3), `parameters`
-  (Parameter Store), `queues` (SQS), `credentials` (Secrets Manager)
-- pure: `messages`, `tables`, `selection`, `columns`, `schema`, `windows`, `planning`, `continuity`, `events`,
-  `lake`, `timestamps`, `quoting`, `settings`, `errors`
+  run as plain functions), over the parts that `pipeline` builds
+- the world: `source` (PostgreSQL, through `connection`), `segment`, `publishing`, `ledger` and `objects` (S3),
+  `parameters` (Parameter Store), `queues` (SQS), `credentials` (Secrets Manager); `failures` turns what their drivers
+  raise into `errors`
+- pure: `messages`, `settings`, `tables`, `selection`, `schema`, `catalog`, `columns`, `stream`, `rows`, `windows`,
+  `planning`, `continuity`, `events`, `lake`, `timestamps`, `quoting`
 """
 
 __version__ = "0.1.0"

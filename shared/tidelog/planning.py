@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from tidelog import timestamps
 from tidelog.continuity import current_database
 from tidelog.events import LeafReading, Past, Reading, State, deltas, undelta
-from tidelog.source import OpenTable
 from tidelog.tables import Leaf, Table
-from tidelog.windows import AHEAD_CAP, REACH, Bound, Strategy, Window, choose_strategy, next_bound
+from tidelog.windows import AHEAD_CAP, REACH, Bound, Found, Snapshot, Strategy, Window, choose_strategy, next_bound
+
+
+class Findable(Protocol):
+    """A table whose windows can be looked into, all as of one snapshot."""
+
+    @property
+    def table(self) -> Table:
+        """The table."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot."""
+
+    def find(self, leaf: Leaf, window: Window, timestamp_columns: Sequence[str]) -> Found:
+        """Say what a window of a leaf holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +51,7 @@ class Plan:
     reading: Reading
 
 
-def plan_windows(opened: OpenTable, state: State, look_back: float, time_bound_bytes: int) -> Plan:
+def plan_windows(opened: Findable, state: State, look_back: float, time_bound_bytes: int) -> Plan:
     """Find what a table's next window holds.
 
     Args:

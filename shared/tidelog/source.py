@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import queue
-import socket
-import ssl
-import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from pg8000.exceptions import DatabaseError, InterfaceError
 from pg8000.native import Connection
 
 from tidelog import catalog
-from tidelog.columns import COPY_FORMAT, COPY_MARKS, json_fields
+from tidelog.columns import COPY_FORMAT, json_fields
+from tidelog.connection import connect
 from tidelog.credentials import Credentials
 from tidelog.errors import DatabaseBusy, NotIngestible, UnknownTable
 from tidelog.failures import database_errors
 from tidelog.quoting import identifier, literal
+from tidelog.stream import Gathering, Sink, pull
 from tidelog.tables import Leaf, Relation, Table, TableName, refuse
-from tidelog.windows import Snapshot, Window, at_or_above, widen
+from tidelog.windows import Found, Snapshot, Window, at_or_above, widen
 
-_CONNECT_SECONDS = 10
-_SILENCE_SECONDS = 930  # more than a function lives; a peer that is gone is noticed by keep-alive
-_LIST_SECONDS = 50
-_LOCK_SECONDS = 10
 _DURABLE_SECONDS = 30
 _NUDGE_SECONDS = 0.05
 _LOCK_ATTEMPTS = 3
@@ -36,36 +29,6 @@ _WRONG_OBJECT_TYPE = "42809"
 
 # The row that is read. It is always qualified and always quoted, so that no column can be taken for it.
 _ROW = '"~t"'
-
-# Text that does not depend on the server's or the role's configuration, and reads back to the same value.
-_SESSION = """
-SET client_encoding = 'UTF8'; SET standard_conforming_strings = on; SET search_path = pg_catalog;
-SET row_security = off; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = iso_8601;
-SET bytea_output = hex; SET extra_float_digits = 1; SET xmloption = content; SET lc_monetary = 'C'; SET quote_all_identifiers = off;
-SET statement_timeout = '{list}s'; SET lock_timeout = '{lock}s'; SET idle_in_transaction_session_timeout = '{silence}s';
-"""
-
-
-class Sink(Protocol):
-    """What takes JSON lines."""
-
-    def write(self, data: bytes, /) -> object:
-        """Take some whole lines, each with its newline at the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a window holds, before it is read.
-
-    Attributes:
-        rows: number of row versions.
-        above: distinct transaction ids at or above the snapshot's horizon among them.
-        timestamps: the latest value of each timestamp column that was asked for.
-    """
-
-    rows: int
-    above: tuple[int, ...]
-    timestamps: tuple[str | None, ...]
 
 
 class _Answer(msgspec.Struct):
@@ -102,20 +65,13 @@ class OpenTable:
             f"COPY (SELECT {json_fields(self.table, _ROW)} FROM ONLY {leaf.table_name.sql} {_ROW} "
             f"WHERE {window.condition(self.snapshot, _ROW)}) TO STDOUT WITH {COPY_FORMAT}"
         )
-        lines = _Lines(sink)
-        self._connection.execute_unnamed(statement, stream=lines)
-        lines.flush()
+        rows = Gathering(sink)
+        self._connection.execute_unnamed(statement, stream=rows)
+        rows.flush()
 
     def lines(self, leaf: Leaf, window: Window) -> Generator[bytes]:
         """Yield the JSON lines of a window of a leaf, a block at a time, in bounded memory."""
-        blocks = _Blocks()
-        thread = threading.Thread(target=blocks.fill, args=(self, leaf, window), daemon=True)
-        thread.start()
-        try:
-            yield from blocks
-        finally:
-            blocks.stop()
-            thread.join()
+        return pull(lambda sink: self.copy(leaf, window, sink))
 
 
 class Source:
@@ -211,31 +167,8 @@ class Source:
                 self.close()
         if self._connection is None:
             with database_errors("connect to", self._credentials):
-                self._connection = self._connect()
+                self._connection = connect(self._credentials, self._tls)
         return self._connection
-
-    def _connect(self) -> Connection:
-        where = self._credentials
-        context = _tls_context(self._tls)
-        sock = socket.create_connection((where.host, where.port), _CONNECT_SECONDS)
-        try:
-            _keep_alive(sock)
-            sock.settimeout(_SILENCE_SECONDS)
-            connection = Connection(
-                where.username,
-                host=where.host,
-                port=where.port,
-                database=where.dbname,
-                password=where.password,
-                sock=sock,
-                ssl_context=context,
-                application_name="tidelog",
-            )
-        except BaseException:
-            sock.close()
-            raise
-        connection.run(_SESSION.format(list=_LIST_SECONDS, lock=_LOCK_SECONDS, silence=_SILENCE_SECONDS))
-        return connection
 
 
 def _begin(connection: Connection, table: TableName, seconds: float) -> OpenTable:
@@ -277,84 +210,3 @@ def _lock(connection: Connection, table: TableName, seconds: float) -> None:
 
 def _one(connection: Connection, statement: str) -> Any:
     return connection.run(statement)[0][0]
-
-
-def _tls_context(tls: str) -> ssl.SSLContext | bool:
-    if tls == "disable":
-        return False
-    context = ssl.create_default_context()
-    if tls == "require":
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    """Have a peer that is gone noticed within a minute, though a statement may be silent for longer."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
-        if hasattr(socket, option):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-
-
-class _Lines:
-    """Gathers the rows that the driver hands over one by one, and takes the marks of the COPY format out."""
-
-    _SIZE = 2**18
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self._rows: list[bytes] = []
-        self._held = 0
-
-    def write(self, row: bytes) -> None:
-        self._rows.append(row)
-        self._held += len(row)
-        if self._held >= self._SIZE:
-            self.flush()
-
-    def flush(self) -> None:
-        if self._rows:
-            self._sink.write(b"".join(self._rows).translate(None, COPY_MARKS))
-            self._rows.clear()
-            self._held = 0
-
-
-class _Stopped(Exception):
-    """Nobody takes lines any more."""
-
-
-class _Blocks:
-    """Lines on their way from the thread that reads them to the one that takes them."""
-
-    def __init__(self) -> None:
-        self._queue: queue.Queue[bytes | BaseException | None] = queue.Queue(maxsize=8)
-        self._stopped = threading.Event()
-
-    def fill(self, opened: OpenTable, leaf: Leaf, window: Window) -> None:
-        end: BaseException | None = None
-        try:
-            opened.copy(leaf, window, self)
-        except BaseException as error:  # noqa: BLE001 - it is raised where the lines are taken
-            end = error
-        with suppress(_Stopped):
-            self._put(end)
-
-    def write(self, data: bytes) -> None:
-        self._put(data)
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-    def __iter__(self) -> Iterator[bytes]:
-        while (block := self._queue.get()) is not None:
-            if isinstance(block, BaseException):
-                raise block
-            yield block
-
-    def _put(self, item: bytes | BaseException | None) -> None:
-        while not self._stopped.is_set():
-            with suppress(queue.Full):
-                self._queue.put(item, timeout=0.1)
-                return
-        raise _Stopped

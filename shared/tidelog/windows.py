@@ -134,6 +134,21 @@ def widen(stored: int, limit: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What a window holds, before it is read.
+
+    Attributes:
+        rows: number of row versions.
+        above: distinct transaction ids at or above the snapshot's horizon among them.
+        timestamps: the latest value of each timestamp column that was asked for.
+    """
+
+    rows: int
+    above: tuple[int, ...]
+    timestamps: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Strategy:
     """How a table's windows are found.
 

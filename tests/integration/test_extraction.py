@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from decimal import Decimal
 from types import GeneratorType
 
@@ -11,10 +12,9 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from tests.conftest import REGION, Aws
-from tests.tide import LIMITS, Tide
+from tests.tide import Tide
 from tidelog import extraction
 from tidelog.credentials import Credentials
-from tidelog.ingesting import Ingestion
 from tidelog.pipeline import Pipeline
 from tidelog.segment import Segments
 from tidelog.source import Source
@@ -47,16 +47,15 @@ def _fail(*_: object) -> None:
 
 
 @pytest.fixture
-def without_database(using: Pipeline, tide: Tide) -> Pipeline:
+def without_database(using: Pipeline) -> Pipeline:
     """The same parts, with a database that nobody listens for."""
     source = Source(Credentials("127.0.0.1", "nobody", "", "nothing", 9), "disable")
-    parts = {"source": source, "segments": using.segments, "ledger": using.ledger, "parameters": using.parameters}
-    return Pipeline(**parts, ingestion=Ingestion(**parts, limits=LIMITS, now=tide.now))
+    return replace(using, source=source)
 
 
 def test_timestamps_that_were_written_are_read_as_a_dictionary_and_one_by_one(using: Pipeline) -> None:
     """Write takes a dictionary; read gives it back whole, or one value of it."""
-    assert extraction.write_timestamps({TABLE: EARLY, "public.staff": None}, using=using) is None
+    extraction.write_timestamps({TABLE: EARLY, "public.staff": None}, using=using)
     assert extraction.read_timestamps(using=using) == {TABLE: EARLY, "public.staff": None}
     assert extraction.read_timestamps(TABLE, using=using) == EARLY
     extraction.write_timestamps({TABLE: LATE}, using=using)
@@ -142,7 +141,7 @@ def test_the_latest_timestamp_is_that_of_any_created_or_updated_column(using: Pi
 def test_rows_are_written_once_per_sequential_id(using: Pipeline, tide: Tide) -> None:
     """The object holds the rows; the same id again is FileExistsError, a gap ValueError; the caller keeps the state."""
     rows = list(extraction.collect_rows(TABLE, None, using=using))
-    assert extraction.write_rows(TABLE, LATE, rows, 1, using=using) is None
+    extraction.write_rows(TABLE, LATE, rows, 1, using=using)
     [key] = tide.lake.keys("data/")
     lines = gzip.decompress(tide.lake.body(key)).splitlines()
     assert [json.loads(line, parse_float=Decimal) for line in lines] == rows

@@ -68,17 +68,23 @@ class Orders:
 def taken(sandbox: Sandbox, url: str) -> list[dict[str, Any]]:
     """Take everything out of a queue."""
     sqs, messages = sandbox.client("sqs"), list[dict[str, Any]]()
-    while found := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+    options = {"MaxNumberOfMessages": 10, "MessageSystemAttributeNames": ["All"]}
+    while found := sqs.receive_message(QueueUrl=url, **options).get("Messages"):
         messages += found
         for message in found:
             sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
     return messages
 
 
-@pytest.fixture
-def orders(sandbox: Sandbox) -> Iterator[Orders]:
-    """The queue, with its mapping at work."""
-    sandbox.start_mappings()
-    yield Orders(sandbox)
+@pytest.fixture(scope="module")
+def mapped(sandbox: Sandbox) -> Iterator[Sandbox]:
+    """The toy stack, whose mapping is stopped at the end of the module: that takes as long as a poll."""
+    yield sandbox
     sandbox.stop_mappings()
-    taken(sandbox, sandbox.outputs["OrdersUrl"])
+
+
+@pytest.fixture
+def orders(mapped: Sandbox) -> Orders:
+    """The queue, with its mapping at work."""
+    mapped.start_mappings()
+    return Orders(mapped)

@@ -1,0 +1,71 @@
+"""A connection to PostgreSQL: who is trusted, how silence is noticed, and a session that no configuration can bend."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from pg8000.native import Connection
+
+from tidelog.credentials import Credentials
+
+_CONNECT_SECONDS = 10
+_LOCK_SECONDS = 10
+_LIST_SECONDS = 50
+_SILENCE_SECONDS = 930  # more than a function lives; a peer that is gone is noticed by keep-alive
+
+# Text that does not depend on the server's or the role's configuration, and reads back to the same value.
+_SESSION = """
+SET client_encoding = 'UTF8'; SET standard_conforming_strings = on; SET search_path = pg_catalog;
+SET row_security = off; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = iso_8601;
+SET bytea_output = hex; SET extra_float_digits = 1; SET xmloption = content; SET lc_monetary = 'C';
+SET quote_all_identifiers = off;
+SET statement_timeout = '{list}s'; SET lock_timeout = '{lock}s'; SET idle_in_transaction_session_timeout = '{silence}s';
+"""
+
+
+def connect(credentials: Credentials, tls: str) -> Connection:
+    """Connect and set the session.
+
+    Args:
+        credentials: the database and the role.
+        tls: "verify-full", "require" or "disable".
+    """
+    context = _tls_context(tls)
+    sock = socket.create_connection((credentials.host, credentials.port), _CONNECT_SECONDS)
+    try:
+        _keep_alive(sock)
+        sock.settimeout(_SILENCE_SECONDS)
+        connection = Connection(
+            credentials.username,
+            host=credentials.host,
+            port=credentials.port,
+            database=credentials.dbname,
+            password=credentials.password,
+            sock=sock,
+            ssl_context=context,
+            application_name="tidelog",
+        )
+    except BaseException:
+        sock.close()
+        raise
+    connection.run(_SESSION.format(list=_LIST_SECONDS, lock=_LOCK_SECONDS, silence=_SILENCE_SECONDS))
+    return connection
+
+
+def _tls_context(tls: str) -> ssl.SSLContext | bool:
+    if tls == "disable":
+        return False
+    context = ssl.create_default_context()
+    if tls == "require":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Have a peer that is gone noticed within a minute, though a statement may be silent for longer."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -1,0 +1,107 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+import tidelog
+from tidelog import messages
+from tidelog_cli.main import app
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+LIBRARY = sorted((ROOT / "shared" / "tidelog").glob("[a-z]*.py"))
+OUTWARD = {
+    *(
+        "scheduling",
+        "ingesting",
+        "extraction",
+        "pipeline",
+        "source",
+        "connection",
+        "segment",
+        "publishing",
+        "ledger",
+        "objects",
+    ),
+    *("parameters", "queues", "credentials", "failures"),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads a template without caring for its functions."""
+
+
+_Loader.add_multi_constructor("!", lambda *_: None)  # type: ignore[no-untyped-call] # not typed in the stubs
+
+
+def test_the_readme_lists_every_parameter_of_the_template() -> None:
+    """Name, default and description."""
+    template: Any = yaml.load((ROOT / "template.yaml").read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    listed = re.findall(r"^\| `([A-Z]\w+)` \| (.+?) \| (.+) \|$", README, re.MULTILINE)
+    expected = [
+        (name, _default(parameter.get("Default")), parameter["Description"])
+        for name, parameter in template["Parameters"].items()
+    ]
+    assert listed == expected
+
+
+def _default(value: Any) -> str:
+    if value is None:
+        return "required"
+    return f"`{value}`" if value != "" else "empty"
+
+
+def test_the_readme_lists_every_command_and_no_other() -> None:
+    """What `tidelog --help` leads to."""
+    root: Any = typer.main.get_command(app)
+    commands = {
+        f"tidelog {name}{f' {inner}' if inner else ''}"
+        for name, command in root.commands.items()
+        for inner in (getattr(command, "commands", None) or [""])
+    }
+    table = README.split("## The command line")[1].split("##")[0]
+    assert {
+        " ".join(re.findall(r"[a-z]+", text.split(" --")[0]))
+        for text in re.findall(r"^\| `(.+?)`", table, re.MULTILINE)
+    } == commands
+
+
+def test_the_message_that_the_readme_sends_by_hand_is_one() -> None:
+    """The example is copied as it stands."""
+    [body] = re.findall(r"--message-body '(.+)'", README)
+    assert messages.decode(body).table == "public.orders"
+
+
+@pytest.mark.parametrize("module", [path.stem for path in LIBRARY])
+def test_the_architecture_and_the_package_name_every_module(module: str) -> None:
+    """A reader finds each one."""
+    assert f"`{module}`" in ARCHITECTURE.split("## The modules")[1]
+    assert f"`{module}`" in (tidelog.__doc__ or "")
+
+
+@pytest.mark.parametrize("path", [path for path in LIBRARY if path.stem not in OUTWARD], ids=lambda path: path.stem)
+def test_a_pure_module_imports_nothing_that_touches_the_world(path: Path) -> None:
+    """Neither boto3 nor pg8000, nor a module that does."""
+    imported = {
+        name
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    }
+    outward = {f"tidelog.{module}" for module in OUTWARD} | {"boto3", "botocore", "pg8000"}
+    assert not {name for name in imported if name in outward or name.split(".")[0] in outward}
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
+def test_a_module_stays_small(path: Path) -> None:
+    """One noun, about 300 lines."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 330
