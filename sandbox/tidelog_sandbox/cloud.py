@@ -15,6 +15,8 @@ from tidelog_sandbox.errors import SandboxError
 
 ACCOUNT = "123456789012"
 REGION = "eu-west-2"
+# How botocore finds two of its settings: nowhere. A profile that the user has chosen is not for this cloud.
+_NO_FILES = {"profile": (None, None, None, None), "config_file": (None, None, os.devnull, None)}
 
 
 class Cloud:
@@ -79,12 +81,14 @@ class Cloud:
     def client(self, service: str) -> Any:
         """A boto3 client of a service, made once."""
         import boto3  # noqa: PLC0415  # a quarter of a second that the start of the server hides
-        from botocore.config import Config  # noqa: PLC0415
+        from botocore.config import Config  # noqa: PLC0415  # the same
+        from botocore.session import Session  # noqa: PLC0415  # the same
 
         endpoint = self.endpoint_url
         with self._lock:
             if service not in self._clients:
                 session = boto3.Session(
+                    botocore_session=Session(_NO_FILES),
                     aws_access_key_id="sandbox",
                     aws_secret_access_key="sandbox",  # noqa: S106  # moto takes any
                     region_name=self.region,
@@ -95,6 +99,11 @@ class Cloud:
                     config=Config(max_pool_connections=50, retries={"max_attempts": 1}, proxies={}),
                 )
             return self._clients[service]
+
+    def queue_url(self, arn: str) -> str:
+        """The address of a queue."""
+        *_, account, name = arn.split(":")
+        return f"{self.endpoint_url}/{account}/{name}"
 
     def mirror(self, bucket: str, directory: Path) -> None:
         """Keep the objects of a bucket as files of a directory, beginning with those that lie there.

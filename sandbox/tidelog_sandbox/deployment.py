@@ -19,6 +19,7 @@ from tidelog_sandbox.cloud import Cloud
 from tidelog_sandbox.errors import SandboxError
 from tidelog_sandbox.runtime import FunctionConfiguration
 
+_RETRIES = 2
 _PLACEHOLDER = "s3://sandbox/"
 _CODE = {"AWS::Serverless::Function": "CodeUri", "AWS::Serverless::LayerVersion": "ContentUri"}
 
@@ -54,8 +55,9 @@ class ScheduleConfiguration:
         timezone: in which a cron expression is meant.
         target_arn: the function that it starts.
         input: the payload, JSON with ``<aws.scheduler.…>`` placeholders.
-        maximum_age: seconds after which an invocation is given up.
-        maximum_retries: how often it is tried again.
+        maximum_age: seconds after which an invocation that has not been made is given up.
+        retries: how often an invocation that failed is made again. It is not the schedule's retry policy that says so,
+            which is for a target out of reach: a schedule invokes asynchronously, and Lambda itself tries again.
     """
 
     arn: str
@@ -64,7 +66,7 @@ class ScheduleConfiguration:
     target_arn: str
     input: str
     maximum_age: int
-    maximum_retries: int
+    retries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,13 +221,23 @@ def _schedules(cloud: Cloud, made: list[dict[str, Any]]) -> Iterator[ScheduleCon
         found = cloud.client("scheduler").get_schedule(Name=resource["PhysicalResourceId"])
         if found["State"] != "ENABLED":
             continue
-        retries = found["Target"]["RetryPolicy"]
         yield ScheduleConfiguration(
             arn=found["Arn"],
             expression=found["ScheduleExpression"],
             timezone=found["ScheduleExpressionTimezone"],
             target_arn=found["Target"]["Arn"],
             input=found["Target"].get("Input", "{}"),
-            maximum_age=int(retries.get("MaximumEventAgeInSeconds", 86400)),
-            maximum_retries=int(retries.get("MaximumRetryAttempts", 185)),
+            maximum_age=int(found["Target"]["RetryPolicy"].get("MaximumEventAgeInSeconds", 86400)),
+            retries=_retries(cloud, found["Target"]["Arn"]),
         )
+
+
+def _retries(cloud: Cloud, function_arn: str) -> int:
+    """How often Lambda makes an asynchronous invocation again."""
+    try:
+        found = cloud.client("lambda").get_function_event_invoke_config(FunctionName=function_arn, Qualifier="$LATEST")
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ResourceNotFoundException":
+            raise
+        return _RETRIES
+    return int(found.get("MaximumRetryAttempts", _RETRIES))

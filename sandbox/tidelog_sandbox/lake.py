@@ -23,11 +23,13 @@ from moto.s3.exceptions import EntityTooSmall, InvalidPart, MalformedXML, NoSuch
 from moto.s3.utils import _VersionedKeyStore
 from moto.settings import S3_UPLOAD_PART_MIN_SIZE
 
+from tidelog_sandbox.errors import SandboxError
 from tidelog_sandbox.mending import mend
 
 _FOLDERS = ("data", "ledger", "schema")
 _WORK = ".tidelog"
 _COPY_BYTES = 1 << 20
+_NAME_BYTES = 255
 
 
 class UnsafeKeyError(S3ClientError):
@@ -37,7 +39,8 @@ class UnsafeKeyError(S3ClientError):
 
     def __init__(self, key: str) -> None:
         super().__init__(
-            f"The key {key!r} cannot be a file of the lake directory: use names without empty, . or .. parts"
+            f"The key {key!r} cannot be a file of the lake directory: "
+            f"its parts must not be empty, . or .., nor longer than {_NAME_BYTES} bytes"
         )
 
 
@@ -69,7 +72,8 @@ class Directory:
     def path(self, key: str) -> Path:
         """The file of an object. Raises UnsafeKeyError for a key that would leave the directory."""
         parts = key.split("/")
-        if any(part in ("", ".", "..") for part in parts) or "\0" in key or parts[0] == _WORK:
+        too_long = any(len(part.encode()) > _NAME_BYTES for part in parts)
+        if too_long or any(part in ("", ".", "..") for part in parts) or "\0" in key or parts[0] == _WORK:
             raise UnsafeKeyError(key)
         return self.root.joinpath(*parts)
 
@@ -151,7 +155,13 @@ class MirroredKeys(_VersionedKeyStore):
 
 
 def mirror(bucket: models.FakeBucket, root: Path) -> None:
-    """Make an empty bucket the mirror of a directory, which is made if it does not exist."""
+    """Make an empty bucket the mirror of a directory, which is made if it does not exist.
+
+    Raises:
+        SandboxError: the bucket has objects.
+    """
+    if len(bucket.keys):
+        raise SandboxError(f"bucket {bucket.name} has objects already. Mirror it before anything is put there")
     bucket.keys = MirroredKeys(bucket, Directory(root))
     bucket.versioning_status = None
 

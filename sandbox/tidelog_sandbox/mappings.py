@@ -44,8 +44,8 @@ class Poller:
         self._changed = changed
         self._failed = failed
         self._sqs = cloud.client("sqs")
-        name = configuration.queue_arn.split(":")[-1]
-        self.queue_url: str = self._sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        self.queue_url = cloud.queue_url(configuration.queue_arn)
+        name = configuration.queue_arn.rpartition(":")[2]
         self._region = cloud.region
         self._concurrency = configuration.maximum_concurrency or _DEFAULT_CONCURRENCY
         self._slots = threading.Semaphore(self._concurrency)

@@ -191,30 +191,28 @@ class Sandbox:
         have ended from the first look to the last.
         """
         changes = self._changes
+        if running := self._running():
+            return ", ".join(running)
         left_behind = {poller.configuration.uuid: poller.left_behind for poller in self._pollers}
-        parts = self._running()
+        waiting: list[str] = []
         for mapping in self.deployment.mappings:
             excepted = 0 if hidden else left_behind.get(mapping.uuid, 0)
-            parts += self._waiting(mapping.queue_arn.rpartition(":")[2], excepted)
-        parts += [part for part in self._running() if part not in parts]
-        if not parts and changes != self._changes:
+            if count := self._messages(mapping.queue_arn, excepted):
+                waiting.append(f"{count} messages in {mapping.queue_arn.rpartition(':')[2]}")
+        if not waiting and changes != self._changes:
             return "something has just ended"
-        return ", ".join(parts)
+        return ", ".join(waiting or self._running())
 
     def _running(self) -> list[str]:
-        busy = [f"{name} runs {function.busy} times" for name, function in self._functions.items() if function.busy]
-        return busy + [
-            f"messages of {poller.queue_url} are being worked off" for poller in self._pollers if poller.in_flight
-        ]
+        functions = [f"{name} runs {busy} times" for name, each in self._functions.items() if (busy := each.busy)]
+        return functions + [f"messages of {each.queue_url} are under way" for each in self._pollers if each.in_flight]
 
-    def _waiting(self, queue: str, excepted: int) -> list[str]:
-        """The messages of a queue, but for some of the hidden ones."""
-        sqs = self.client("sqs")
+    def _messages(self, queue_arn: str, excepted: int) -> int:
+        """How many messages a queue has, but for some of the hidden ones."""
         visible, hidden = "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"
-        url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-        counts = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[visible, hidden])["Attributes"]
-        count = int(counts[visible]) + max(0, int(counts[hidden]) - excepted)
-        return [f"{count} messages in {queue}"] if count else []
+        url = self.cloud.queue_url(queue_arn)
+        counts = self.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=[visible, hidden])["Attributes"]
+        return int(counts[visible]) + max(0, int(counts[hidden]) - excepted)
 
     def _deploy(self) -> None:
         # SAM translates while the server starts; it does not need the secret's ARN.

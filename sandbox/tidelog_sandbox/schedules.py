@@ -11,7 +11,7 @@ from tidelog_sandbox.expressions import occurrences
 from tidelog_sandbox.functions import Function
 
 RETRY_SECONDS = (60.0, 120.0)
-"""Scheduler invokes asynchronously: it is Lambda that tries a failed invocation again, twice, after so many seconds."""
+"""How long Lambda waits before it makes an asynchronous invocation again that failed."""
 
 
 class Ticker:
@@ -71,7 +71,8 @@ class Ticker:
 
     def _fire(self, moment: datetime) -> None:
         execution = str(uuid.uuid4())
-        for attempt, delay in enumerate((*self._retry_seconds, None), start=1):
+        delays = self._retry_seconds[: self.configuration.retries]
+        for attempt, delay in enumerate((*delays, None), start=1):
             try:
                 if self._function.invoke(payload(self.configuration, moment, execution, attempt)).succeeded:
                     return

@@ -23,6 +23,7 @@ from moto.s3.models import s3_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from tidelog_sandbox import lake, permissions, queues, resources
+from tidelog_sandbox.errors import SandboxError
 from tidelog_sandbox.mending import mend
 from tidelog_sandbox.objects import AtomicWrites
 
@@ -89,6 +90,8 @@ def _obeyed(command: dict[str, Any]) -> dict[str, Any]:
                 lake.mirror(s3_backends[account]["aws"].get_bucket(name), Path(directory))
             case _:
                 return {"error": f"no such command: {command}"}
+    except SandboxError as error:
+        return {"error": str(error)}
     except Exception:  # noqa: BLE001  # whatever it was, the parent has to hear of it
         return {"error": traceback.format_exc()}
     return {}

@@ -29,7 +29,11 @@ _SQLSTATES: dict[str, tuple[type[TidelogError], str]] = {
     "28": (AccessDenied, "Check the user, the password and pg_hba.conf"),
     "3D000": (AccessDenied, "Check the name of the database"),
     "3F000": (UnknownTable, "Check the name of the schema"),
-    "42501": (AccessDenied, "GRANT USAGE ON its SCHEMA and GRANT SELECT ON the table (and each partition) to the role"),
+    "42501": (
+        AccessDenied,
+        "GRANT USAGE ON its SCHEMA and GRANT SELECT ON the table (and each partition) to the role; "
+        "where row-level security would hide rows, the role needs BYPASSRLS",
+    ),
     "42703": (UnknownColumn, "Check the names of the columns"),
     "42P01": (UnknownTable, "Check the name of the table"),
     "53": (DatabaseUnreachable, "The server is short of connections, memory or disk"),

@@ -44,6 +44,8 @@ class OpenTable:
         self._connection = connection
         self.table = table
         self.snapshot = snapshot
+        self.cut = False
+        """Lines were left before the last one, so that the connection is in the middle of an answer."""
 
     def find(self, leaf: Leaf, window: Window, timestamp_columns: Sequence[str]) -> Found:
         """Say what a window of a leaf holds."""
@@ -119,7 +121,10 @@ class Source:
         with self._guarded("read", table) as connection:
             opened = _begin(connection, table, seconds)
             yield opened
-            connection.run("ROLLBACK")
+            if opened.cut:
+                self.close()
+            else:
+                connection.run("ROLLBACK")
 
     def wait_until_durable(self, snapshot: Snapshot) -> None:
         """Wait until a crash of the server can't bring back a transaction id below a snapshot's horizon.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -167,15 +168,24 @@ class Table(msgspec.Struct, frozen=True):
 
     def document(self) -> SchemaDocument:
         """Return what readers of its segments have to know."""
-        labels = {kind.oid: kind.labels for kind in self.types}
+        types = {kind.oid: kind for kind in self.types}
         return SchemaDocument(
             table=str(self.table_name),
             columns=tuple(
-                ColumnDocument(c.name, c.type_name, c.not_null, c.default, c.generated, labels.get(c.type, ()))
+                _described(ColumnDocument(c.name, c.type_name, c.not_null, c.default, c.generated), c.type, types)
                 for c in self.columns
             ),
             key=self.key,
         )
+
+
+def _described(document: ColumnDocument, oid: int, types: Mapping[int, Type]) -> ColumnDocument:
+    """Add the labels and the fields of the type that a column's type is, is over or holds."""
+    kind = types[oid]
+    while inner := kind.base or kind.element:
+        kind = types[inner]
+    fields = (_described(ColumnDocument(field.name, types[field.type].name), field.type, types) for field in kind.fields)
+    return msgspec.structs.replace(document, labels=kind.labels, fields=tuple(fields))
 
 
 class Relation(msgspec.Struct, frozen=True):

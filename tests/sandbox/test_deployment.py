@@ -36,7 +36,7 @@ def test_mappings_and_schedules_are_read_from_what_was_deployed(sandbox: Sandbox
     assert (mapping.batch_size, mapping.maximum_concurrency, mapping.reports_failures) == (1, 2, True)
     assert mapping.queue_arn.endswith(":tidelog-orders.fifo")
     (schedule,) = sandbox.deployment.schedules
-    assert schedule.expression == "rate(1 hour)"
+    assert (schedule.expression, schedule.retries) == ("rate(1 hour)", 1)
     assert schedule.target_arn == sandbox.outputs["PlainArn"]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tidelog_sandbox import SandboxError
 from tidelog_sandbox.cloud import Cloud
 
 MIB = 1 << 20
@@ -155,7 +156,16 @@ def test_a_file_that_somebody_removed_is_no_object(cloud: Cloud, s3: Any, bucket
         s3.head_object(Bucket=bucket, Key="data/x")
 
 
-@pytest.mark.parametrize("key", ["../x", "data/../../x", "data/./x", "/etc/x", "data//x", "data/", ".tidelog/x"])
+def test_a_bucket_with_objects_is_not_mirrored(cloud: Cloud, s3: Any, bucket: str, tmp_path: Path) -> None:
+    """They would be lost."""
+    s3.put_object(Bucket=bucket, Key="x", Body=b"x")
+    with pytest.raises(SandboxError, match=r"mirror the lake: bucket .* has objects already"):
+        cloud.mirror(bucket, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "key", ["../x", "data/../../x", "data/./x", "/etc/x", "data//x", "data/", ".tidelog/x", "é" * 128]
+)
 @pytest.mark.parametrize("write", ["put", "upload"])
 def test_a_key_that_would_leave_the_directory_is_refused(
     s3: Any, bucket: str, lake: Path, key: str, write: str

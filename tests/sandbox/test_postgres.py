@@ -1,7 +1,6 @@
 """A real PostgreSQL for whoever runs this."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,19 +73,17 @@ def test_a_stopped_server_does_not_run(postgres: Postgres) -> None:
         assert postgres.running
 
 
-def test_a_cluster_of_an_earlier_run_is_used_as_it_is() -> None:
+def test_a_cluster_of_an_earlier_run_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the password that it was made with. Nothing temporary stays."""
-    home = Path(tempfile.gettempdir())  # everybody may enter it
-    before = set(home.glob("tidelog-postgres-*"))
-    directory = home / f"tidelog-test-{os.getpid()}"
-    try:
+    with tempfile.TemporaryDirectory() as home:
+        Path(home).chmod(0o755)  # the server's user may enter it
+        monkeypatch.setattr(tempfile, "tempdir", home)
+        directory = Path(home) / "kept"
         with Postgres(directory, SETTINGS, password="secret word") as first:
             first.create_database("kept")
         with Postgres(directory, SETTINGS, password="secret word") as second:
             assert second.run("SELECT count(*) FROM pg_database WHERE datname = 'kept'") == "1\n"
-    finally:
-        shutil.rmtree(directory)
-    assert set(home.glob("tidelog-postgres-*")) == before
+        assert list(Path(home).iterdir()) == [directory]
 
 
 def test_a_server_that_does_not_start_says_why() -> None:

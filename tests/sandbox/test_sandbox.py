@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.sandbox.conftest import TOY
 from tidelog_sandbox import Invocation, Sandbox
+from tidelog_sandbox.cloud import Cloud
 
 
 def test_another_process_reaches_the_cloud_by_its_environment(sandbox: Sandbox) -> None:
@@ -19,6 +21,12 @@ def test_another_process_reaches_the_cloud_by_its_environment(sandbox: Sandbox) 
         [sys.executable, "-c", code], env=dict(sandbox.environment), capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == sandbox.outputs["LakeBucket"]
+
+
+def test_a_profile_of_the_user_is_not_looked_for(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be missing, or lead to another cloud."""
+    monkeypatch.setenv("AWS_PROFILE", "no such profile")
+    assert cloud.client("kms").list_keys()["Keys"] == []
 
 
 BEGIN = f"""

@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -100,7 +100,7 @@ SCHEDULE = ScheduleConfiguration(
     target_arn="f",
     input='{"at": "<aws.scheduler.scheduled-time>", "execution": "<aws.scheduler.execution-id>", "as": "<other>"}',
     maximum_age=300,
-    maximum_retries=2,
+    retries=2,
 )
 
 
@@ -157,11 +157,13 @@ def fired_at(now: Callable[[], datetime], failed: list[Exception]) -> list[str]:
 
 
 def test_an_invocation_that_failed_is_tried_again(failed: list[Exception]) -> None:
-    """Twice, with the same payload, and not after it succeeded."""
-    for failures, attempts in ((0, 1), (1, 2), (2, 3), (9, 3)):
+    """As often as Lambda does, with the same payload, and not after it succeeded."""
+    for failures, retries, attempts in ((0, 2, 1), (1, 2, 2), (2, 2, 3), (9, 2, 3), (9, 1, 2), (9, 0, 1)):
         function = FakeFunction(failures)
-        ticker = Ticker(SCHEDULE, cast("Function", function), failed.append, retry_seconds=(0.01, 0.01))
-        time.sleep(0.2)
+        ticker = Ticker(
+            replace(SCHEDULE, retries=retries), cast("Function", function), failed.append, retry_seconds=(0.01, 0.01)
+        )
+        time.sleep(0.1)
         ticker.stop()
         assert len(function.payloads) == attempts
         assert len({each["execution"] for each in function.payloads}) == 1

@@ -65,3 +65,17 @@ def test_the_tables_name_is_not_part_of_the_fingerprint() -> None:
 def test_a_difference_is_told_in_words(columns: tuple[ColumnDocument, ...], key: tuple[str, ...], words: str) -> None:
     """What was added, dropped or changed, and from what to what."""
     assert SchemaDocument("public.t", columns, key).difference(BASE) == words
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ((ID, MOOD), "field mood added, field name dropped"),
+        ((ColumnDocument("id", "bigint", not_null=True), NAME), "field id changed (type 'integer' to 'bigint')"),
+        ((NAME, ID), "order of fields"),
+    ],
+)
+def test_a_difference_within_a_composite_type_is_told_too(fields: tuple[ColumnDocument, ...], words: str) -> None:
+    """Its fields change the lines without a column of the table being touched."""
+    new, old = (SchemaDocument("t", (ColumnDocument("pair", "pair[]", fields=f),), ()) for f in (fields, (ID, NAME)))
+    assert new.difference(old) == f"column pair changed ({words})"
