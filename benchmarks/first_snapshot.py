@@ -92,6 +92,11 @@ class Store:
             config=Config(retries={"total_max_attempts": 1}),
         )
 
+    def make_bucket(self, name: str) -> None:
+        """Make a bucket, and write to it: SeaweedFS takes its time for the first object of a bucket."""
+        self.client.create_bucket(Bucket=name)
+        self.client.put_object(Bucket=name, Key="warm", Body=bytes(8 * MEGABYTE))
+
 
 def main() -> None:
     """Measure and print."""
@@ -115,7 +120,7 @@ def main() -> None:
             report(f"run {run} of {arguments.runs} …")
             file = Path(scratch) / "orders.jsonl.gz"
             peers.append(run_psql(server, file))
-            store.client.create_bucket(Bucket=f"lake-{run}")
+            store.make_bucket(f"lake-{run}")
             workers.append(run_worker(cloud, store, f"lake-{run}", arguments.rows))
         check(file, store, f"lake-{run}")
         print_table(arguments.rows, store, peers, workers)
@@ -261,7 +266,7 @@ def await_ready(store: Store) -> None:
     give_up = time.monotonic() + _START_SECONDS
     while True:
         try:
-            store.client.create_bucket(Bucket="ready")
+            store.make_bucket("ready")
         except (BotoCoreError, ClientError):
             if time.monotonic() > give_up:
                 raise
@@ -289,7 +294,10 @@ def print_table(rows: int, store: Store, peers: list[Took], workers: list[Took])
         seconds, cpu = (statistics.median(getattr(took, what) for took in runs) for what in ("seconds", "cpu"))
         end = last or f"| {peak:.0f} | **{ratio:.2f}** |"
         print(f"| {name} | {rows / seconds:,.0f} | {seconds:.2f} | {cpu:.2f} {end}")
-    print(f"\nratio {'reaches' if ratio >= BAR else 'MISSES'} the bar of {BAR}; lines compared byte for byte: the same")
+    pairs = sorted(peer.seconds / worker.seconds for peer, worker in zip(peers, workers, strict=True))
+    verdict = "reaches" if ratio >= BAR else "MISSES"
+    print(f"\nThe ratio {verdict} the bar of {BAR}; pair by pair it was {pairs[0]:.2f} to {pairs[-1]:.2f}.")
+    print("The lines of both were compared: they are the same, byte for byte.")
 
 
 def machine() -> str:

@@ -87,10 +87,10 @@ def translate(template: Path, parameters: Mapping[str, str], region: str) -> dic
         SandboxError: SAM refuses the template.
     """
     import boto3  # noqa: PLC0415  # half a second together, that the start of the server hides
-    from samtranslator.model.exceptions import InvalidDocumentException  # noqa: PLC0415
-    from samtranslator.parser.parser import Parser  # noqa: PLC0415
-    from samtranslator.translator.translator import Translator  # noqa: PLC0415
-    from samtranslator.yaml_helper import yaml_parse  # noqa: PLC0415
+    from samtranslator.model.exceptions import InvalidDocumentException  # noqa: PLC0415  # the same
+    from samtranslator.parser.parser import Parser  # noqa: PLC0415  # the same
+    from samtranslator.translator.translator import Translator  # noqa: PLC0415  # the same
+    from samtranslator.yaml_helper import yaml_parse  # noqa: PLC0415  # the same
 
     # It warns of metrics of its own when a template is refused.
     logging.getLogger("samtranslator.metrics").setLevel(logging.ERROR)

@@ -178,7 +178,8 @@ class FaithfulBackend(models.SQSBackend):
 
 
 def _start_message_move_task(response: SQSResponse) -> ActionResult:
-    source, destination = response._get_param("SourceArn"), response._get_param("DestinationArn")  # noqa: SLF001
+    given = response._get_param  # noqa: SLF001  # as moto's own operations ask for them
+    source, destination = given("SourceArn"), given("DestinationArn")
     if not source:
         raise MissingParameter("SourceArn")
     backend = response.sqs_backend

@@ -66,12 +66,12 @@ def _mend(endpoint: str) -> list[Any]:
 
 
 def _forget_instances() -> None:
-    """moto remembers every object that it ever made; a long run would grow with each message."""  # noqa: D403
+    """Let go of objects: moto remembers every one that it ever made, and a long run would grow with each message."""
     mend(BaseModel, "__new__", staticmethod(lambda cls, *_, **__: object.__new__(cls)))
 
 
 def _refuse_invocations() -> None:
-    """moto would run functions in Docker; here they run in the sandbox's own processes, or not at all."""  # noqa: D403
+    """Run no function: moto would, in Docker. Here they run in the sandbox's own processes, or not at all."""
 
     def refuse(*_: object, **__: object) -> None:
         raise InvalidParameterValueException(

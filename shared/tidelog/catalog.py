@@ -24,7 +24,7 @@ WHERE c.relkind IN ('r', 'p', 'm', 'v', 'f') AND NOT c.relispartition AND c.relp
 _TABLE = """
 WITH RECURSIVE
 rel AS (
-  SELECT c.oid, c.relname, c.relkind, n.nspname
+  SELECT c.oid, c.relname, c.relkind, c.relispopulated, n.nspname
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE n.nspname = {schema} AND c.relname = {name}),
 tree(oid, kind) AS (
@@ -52,6 +52,7 @@ type(oid) AS (
   ) part(oid))
 SELECT json_build_object(
   'oid', rel.oid::bigint, 'schema', rel.nspname, 'name', rel.relname, 'kind', rel.relkind,
+  'populated', rel.relispopulated,
   'columns', (SELECT coalesce(json_agg(json_build_object(
       'name', att.attname, 'type', att.atttypid::bigint, 'type_name', format_type(att.atttypid, att.atttypmod),
       'not_null', att.attnotnull, 'default', pg_get_expr(d.adbin, d.adrelid), 'generated', att.attgenerated)

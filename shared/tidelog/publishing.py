@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tidelog.errors import UnreadableData
 from tidelog.events import Event, Remade, Segment, State
-from tidelog.ledger import Ledger
+from tidelog.ledger import Ledger, OffsetTakenError
 from tidelog.parameters import Parameters, Summary
 from tidelog.planning import again
 from tidelog.segment import Segments, UploadGoneError
@@ -32,6 +32,8 @@ class Publisher:
         """
         known = self._summary(table)
         head = self._ledger.head(table, known.offset if known else 0)
+        if known and known.offset > (head.offset if head else 0):
+            known = None  # It is not of this ledger: nothing that it says is published need be.
         if head is None:
             return State(), known
         state, event, published = head.state, head, known.offset if known else 0
@@ -64,13 +66,17 @@ class Publisher:
         try:
             self._segments.publish(event.segment)
         except UploadGoneError:
-            remade = self._remake(table, event, event.segment, seconds)
-            state = self._ledger.append(table, state, Remade(event.offset, remade)).state
+            origin = self._ledger.read(table, event.what.of) if isinstance(event.what, Remade) else event
+            remade = self._remake(table, origin, event.segment, seconds)
+            try:
+                state = self._ledger.append(table, state, Remade(origin.offset, remade)).state
+            except OffsetTakenError:
+                self._segments.abort(remade)
+                raise
             self._segments.publish(remade)
         return state
 
-    def _remake(self, table: TableName, event: Event, lost: Segment, seconds: float) -> Segment:
-        committed = self._ledger.read(table, event.what.of) if isinstance(event.what, Remade) else event
+    def _remake(self, table: TableName, committed: Event, lost: Segment, seconds: float) -> Segment:
         if committed.reading is None:
             reason = "its upload was aborted before it was published, and tidelog has not read its rows itself"
             raise UnreadableData("publish", lost.key, reason, "Write its rows again under the next sequential id")

@@ -45,7 +45,7 @@ class OpenTable:
         self.table = table
         self.snapshot = snapshot
         self.cut = False
-        """Lines were left before the last one, so that the connection is in the middle of an answer."""
+        """Whether the connection is in the middle of an answer, since not all lines were taken."""
 
     def find(self, leaf: Leaf, window: Window, timestamp_columns: Sequence[str]) -> Found:
         """Say what a window of a leaf holds."""
@@ -73,7 +73,9 @@ class OpenTable:
 
     def lines(self, leaf: Leaf, window: Window) -> Generator[bytes]:
         """Yield the JSON lines of a window of a leaf, a block at a time, in bounded memory."""
-        return pull(lambda sink: self.copy(leaf, window, sink))
+        self.cut = True
+        yield from pull(lambda sink: self.copy(leaf, window, sink))
+        self.cut = False
 
 
 class Source:
@@ -184,7 +186,7 @@ def _begin(connection: Connection, table: TableName, seconds: float) -> OpenTabl
         if not rows:
             raise UnknownTable("read", table, "there is no such table", "Check its name, and the schema's")
         description = catalog.read_table(rows[0][0])
-        refuse(table, description.kind)
+        refuse(table, description.kind, populated=description.populated)
         if description.foreign:
             names = ", ".join(description.foreign)
             raise NotIngestible(

@@ -19,19 +19,19 @@ class Sink(Protocol):
 
 
 class Gathering:
-    """Gathers the rows that the driver hands over one by one, and takes the marks of the COPY format out."""
+    """Gathers the few rows that the driver hands over at a time, and takes the marks of the COPY format out."""
 
-    _SIZE = 2**18
+    _SIZE = 2**16  # the allocator gives larger blocks back to the system, and gets them anew, each time
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._rows: list[bytes] = []
         self._held = 0
 
-    def write(self, row: bytes) -> None:
-        """Take one row as COPY prints it."""
-        self._rows.append(row)
-        self._held += len(row)
+    def write(self, rows: bytes) -> None:
+        """Take some rows as COPY prints them."""
+        self._rows.append(rows)
+        self._held += len(rows)
         if self._held >= self._SIZE:
             self.flush()
 

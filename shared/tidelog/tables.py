@@ -150,6 +150,8 @@ class Table(msgspec.Struct, frozen=True):
     types: tuple[Type, ...]
     foreign: tuple[str, ...] = ()
     """Names of foreign tables among the partitions."""
+    populated: bool = True
+    """False for a materialized view that was never refreshed."""
 
     @property
     def table_name(self) -> TableName:
@@ -204,24 +206,25 @@ class Relation(msgspec.Struct, frozen=True):
     @property
     def obstacle(self) -> str | None:
         """Why it can't be ingested, None where it can."""
-        if self.kind == "m" and not self.populated:
-            return "a materialized view that was never refreshed"
-        return obstacle(self.kind)
+        return obstacle(self.kind, populated=self.populated)
 
 
-def obstacle(kind: str) -> str | None:
+def obstacle(kind: str, *, populated: bool = True) -> str | None:
     """Say why a relation of some `relkind` can't be ingested, None where it can."""
+    if not populated:
+        return "a materialized view that was never refreshed"
     if kind in "rpm":
         return None
     kinds = {"v": "a view", "f": "a foreign table", "S": "a sequence", "i": "an index", "I": "an index", "c": "a type"}
     return f"{kinds.get(kind, f'a relation of kind {kind}')}, which has no row versions of its own"
 
 
-def refuse(subject: TableName, kind: str) -> None:
+def refuse(subject: TableName, kind: str, *, populated: bool = True) -> None:
     """Do nothing for a relation that can be ingested.
 
     Raises:
         NotIngestible: it can't.
     """
-    if reason := obstacle(kind):
-        raise NotIngestible("read", subject, reason, "Name the tables that it shows rows of")
+    if reason := obstacle(kind, populated=populated):
+        hint = "Name the tables that it shows rows of" if populated else "Refresh it"
+        raise NotIngestible("read", subject, reason, hint)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from moto import mock_aws
+from moto.s3.exceptions import NoSuchUpload
+from moto.s3.models import S3Backend
 
 from tests.conftest import Aws, make_lake
 from tests.tide import Database, Lake, Tide
@@ -13,8 +16,16 @@ from tests.tide import Database, Lake, Tide
 
 @pytest.fixture(scope="package")
 def aws() -> Iterator[Aws]:
-    """AWS, as moto plays it."""
-    with mock_aws():
+    """AWS, as moto plays it; where it would fall over an upload that is gone, it answers as S3 does."""
+    complete = S3Backend.complete_multipart_upload
+
+    def mended(backend: S3Backend, bucket: str, upload: str, body: Any) -> Any:
+        if upload not in backend.get_bucket(bucket).multiparts:
+            raise NoSuchUpload(upload_id=upload)
+        return complete(backend, bucket, upload, body)
+
+    with mock_aws(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(S3Backend, "complete_multipart_upload", mended)
         yield Aws()
 
 

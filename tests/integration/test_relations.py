@@ -212,8 +212,7 @@ def test_an_empty_database_has_no_relations(tide: Tide) -> None:
 
 def test_a_table_that_is_locked_for_long_is_tried_again_later(tide: Tide, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rewrite under way is waited for, but not for ever."""
-    monkeypatch.setattr("tidelog.source._LOCK_SECONDS", 0.05)
-    monkeypatch.setattr("tidelog.source._SESSION", "SET lock_timeout = '50ms'")
+    monkeypatch.setattr("tidelog.connection._LOCK_SECONDS", 0.05)
     tide.run("CREATE TABLE t (id int)")
     with tide.database.session() as session:
         session.run("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from pg8000.native import Connection
 
+from tests.conftest import CreateDatabase
+from tests.tide import connect
 from tidelog_sandbox import shop
-from tidelog_sandbox.postgres import USER, Postgres
 
 ROWS = {
     "address": 360,
@@ -26,26 +28,21 @@ ROWS = {
 LARGE = ("payment", "purchase_order", "sales_order", "transaction")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """A server for the shops of this module."""
-    with Postgres(settings={"fsync": "off"}) as postgres:
-        yield postgres
-
-
-@pytest.fixture(scope="module")
-def connection(server: Postgres) -> Iterator[Connection]:
-    """A shop on the day that it opens its doors to the tests."""
-    with connect(server, "shop") as connection:
-        yield connection
-
-
-def connect(server: Postgres, database: str) -> Connection:
+@contextmanager
+def opened_shop(create_database: CreateDatabase) -> Iterator[Connection]:
     """Open a new shop in a database of its own."""
-    server.create_database(database)
-    connection = Connection(USER, host="127.0.0.1", port=server.port, database=database, password=server.password)
-    shop.create(connection)
-    return connection
+    with create_database() as database:
+        connection = connect(database.server.credentials(database.name))
+        shop.create(connection)
+        yield connection
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def connection(create_database: CreateDatabase) -> Iterator[Connection]:
+    """A shop on the day that it opens its doors to the tests."""
+    with opened_shop(create_database) as connection:
+        yield connection
 
 
 def numbers(connection: Connection, query: str) -> dict[str, int]:
@@ -104,9 +101,11 @@ def test_the_server_has_checked_every_foreign_key(connection: Connection) -> Non
     assert unbooked == [[0]]
 
 
-def test_the_shop_and_its_trade_are_the_same_every_time(server: Postgres, connection: Connection) -> None:
+def test_the_shop_and_its_trade_are_the_same_every_time(
+    create_database: CreateDatabase, connection: Connection
+) -> None:
     """Two shops hold the same rows, and the same seed changes as many of them."""
-    with connect(server, "twin") as twin:
+    with opened_shop(create_database) as twin:
         connection.run("BEGIN")
         assert contents(twin) == contents(connection)
         assert shop.do_business(twin, 5) == shop.do_business(connection, 5)
