@@ -55,8 +55,12 @@ class Database:
     def __init__(self, server: Server, name: str) -> None:
         self.server = server
         self.name = name
-        self._connection = connect(server.credentials(name))
         self._sources: list[Source] = []
+        self.reconnect()
+
+    def reconnect(self) -> None:
+        """Connect, at first or after the server was started again."""
+        self._connection = connect(self.server.credentials(self.name))
 
     def run(self, *statements: str) -> Any:
         """Run SQL, each statement in a transaction of its own; return the rows of the last."""

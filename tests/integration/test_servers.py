@@ -1,0 +1,212 @@
+"""Servers that crash, stand by, fail over and turn round their transaction ids: real ones, for these tests alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults import Process
+from tests.tide import SECONDS, Database, Lake, Server, Tide
+from tidelog.errors import DatabaseUnreachable, ReplicaBehind
+from tidelog.tables import TableName
+from tidelog.windows import Window, widen
+from tidelog_sandbox.postgres import Postgres
+
+# The log is written to disk only when somebody waits for it: what is not flushed is lost in a crash.
+LAZY = {"synchronous_commit": "off", "wal_writer_delay": "10s", "autovacuum": "off", "fsync": "off"}
+NAME = TableName("public", "t")
+
+
+def database_of(postgres: Postgres) -> Database:
+    """Connect to a server's own database."""
+    return Database(Server(postgres.port, postgres.password), "postgres")
+
+
+@pytest.fixture
+def lazy(lake: Lake) -> Iterator[tuple[Postgres, Tide]]:
+    """A server that loses what nobody flushed, and a table of it in the lake."""
+    with Postgres(settings=LAZY) as postgres:
+        tide = Tide(database_of(postgres), lake)
+        tide.run("CREATE TABLE t (id int)", "INSERT INTO t VALUES (1)")
+        tide.ingest()
+        tide.run("CHECKPOINT")
+        yield postgres, tide
+        tide.database.close()
+
+
+def crash(postgres: Postgres, tide: Tide) -> None:
+    """End the server as a loss of power does, and start it again."""
+    tide.database.close()
+    postgres.restart("immediate")
+    tide.database.reconnect()
+
+
+@pytest.mark.parametrize(
+    ("step", "committed"), [(("upload_part", "data/"), False), (("put_object", "ledger/"), True), (("put_parameter", ""), True)]
+)
+def test_ids_that_a_crashed_server_gives_out_again_lose_no_row(
+    lazy: tuple[Postgres, Tide], step: tuple[str, str], committed: bool
+) -> None:
+    """No horizon is committed that the server's log on disk does not know of; wherever in a run it crashes."""
+    postgres, tide = lazy
+    tide.run("INSERT INTO t VALUES (2)")
+    # Used and given up without a flush: the server forgets that they were used.
+    for _ in range(50):
+        tide.run("BEGIN; SELECT pg_current_xact_id(); ROLLBACK")
+    process = Process()
+    process.at(*step, before=lambda: crash(postgres, tide))
+    ingest = lambda: tide.ingest(s3=process.client(tide.lake.s3), ssm=process.client(tide.lake.ssm))  # noqa: E731 - once
+    if committed:
+        assert ingest().rows == 1
+    else:
+        with pytest.raises(DatabaseUnreachable):
+            ingest()
+    tide.run("INSERT INTO t VALUES (3)")
+    tide.ingest()
+    assert {1, 3} <= set(tide.values("id"))
+    assert tide.values("id") == tide.database.column("SELECT id FROM t ORDER BY id")
+    tide.check()
+    assert tide.lake.uploads() == []
+
+
+@contextmanager
+def standby_of(primary: Postgres) -> Iterator[Postgres]:
+    """Start a hot standby."""
+    home = Path(tempfile.mkdtemp(prefix="tidelog-standby-"))
+    home.chmod(0o755)
+    try:
+        backup = [primary.binaries / "pg_basebackup", "-D", home / "data", "-R", "-c", "fast", "-d", primary.url()]
+        subprocess.run(backup, check=True, capture_output=True)
+        if os.geteuid() == 0:
+            subprocess.run(["chown", "-R", "nobody", home], check=True)
+        with Postgres(home / "data", password=primary.password, settings={"fsync": "off", "hot_standby": "on"}) as standby:
+            yield standby
+    finally:
+        shutil.rmtree(home)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until something is true, for as long as a slow machine may take."""
+    give_up = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def test_a_standby_is_read_when_it_is_not_behind_and_rewinds_when_it_is_promoted(lake: Lake) -> None:
+    """One table, read from a primary and its standby in turn, and after the standby has taken over."""
+    with Postgres(settings={"fsync": "off", "wal_writer_delay": "10ms"}) as primary, standby_of(primary) as second:
+        first, other = database_of(primary), database_of(second)
+        tide, source = Tide(first, lake), other.source()
+
+        def caught_up() -> object:
+            position = first.one("SELECT pg_current_wal_insert_lsn()::text")
+            return other.one(f"SELECT pg_last_wal_replay_lsn() >= '{position}'")
+
+        tide.now = lambda: datetime.now(UTC) - timedelta(hours=2)
+        tide.run("CREATE TABLE t (id int)", "INSERT INTO t VALUES (1)")
+        tide.ingest()
+        tide.now = lambda: datetime.now(UTC)
+        wait_for(caught_up)
+        other.run("SELECT pg_wal_replay_pause()")
+        wait_for(lambda: other.one("SELECT pg_get_wal_replay_pause_state()") == "paused")
+        tide.run("INSERT INTO t VALUES (2)", "SELECT pg_current_xact_id()")
+        assert tide.ingest().rows == 1
+        with pytest.raises(ReplicaBehind, match="the standby is at transaction"):
+            tide.ingest(source=source)
+        other.run("SELECT pg_wal_replay_resume()")
+        wait_for(caught_up)
+        assert tide.ingest(source=source).outcome == "unchanged"
+        tide.run("INSERT INTO t VALUES (3)")
+        wait_for(caught_up)
+        assert tide.ingest(source=source).rows == 1
+        assert tide.kinds() == ["snapshotted", "ingested", "ingested"]
+        assert tide.state().database == tide.events()[0].state.database
+        first.close()
+        primary.stop("immediate")
+        other.run("SELECT pg_promote()", "INSERT INTO t VALUES (4)")
+        # Back to the one event that is older than an hour.
+        assert tide.ingest(source=source).rows == 3
+        assert tide.kinds()[3:] == ["timeline_started", "ingested"]
+        assert "WAL timeline 2 after WAL timeline 1" in tide.events()[3].what.reason  # type: ignore[union-attr] # it is a TimelineStarted
+        assert tide.values("id") == [1, 2, 2, 3, 3, 4]
+        tide.check()
+        other.close()
+
+
+EPOCH = 2**32
+
+
+@pytest.fixture(scope="module")
+def turning() -> Iterator[Database]:
+    """A server whose next transaction id is 60 below 2**32, of the first epoch."""
+    with Postgres(settings={"fsync": "off", "autovacuum": "off", "wal_writer_delay": "10ms"}) as postgres:
+        postgres.run("ALTER DATABASE template0 ALLOW_CONNECTIONS true")
+        for name in ("postgres", "template0", "template1"):
+            postgres.run("VACUUM FREEZE", name)
+        postgres.run("CHECKPOINT")
+        postgres.stop()
+        account: dict[str, Any] = {"user": "nobody"} if os.geteuid() == 0 else {}
+        ids = ["-x", str(EPOCH - 60), "-u", str(EPOCH - 100), "-e", "0"]
+        subprocess.run([postgres.binaries / "pg_resetwal", *ids, "-D", postgres.directory], check=True, capture_output=True, **account)
+        # The commit log of the ids before: none of them is ever asked for.
+        log = postgres.directory / "pg_xact" / "0FFF"
+        log.write_bytes(bytes(2**18))
+        shutil.chown(log, *(["nobody"] if account else [os.getuid()]))
+        postgres.start()
+        database = database_of(postgres)
+        yield database
+        database.close()
+
+
+def test_windows_hold_where_transaction_ids_turn_round(turning: Database, lake: Lake) -> None:
+    """Runs before, across and behind the turn, one transaction open all the while: every version once, in order.
+
+    Then each window that can be cut around the turn is evaluated by the server, and compared with plain arithmetic.
+    """
+    tide = Tide(turning, lake)
+    tide.run("CREATE TABLE t (id int, xid bigint DEFAULT pg_current_xact_id()::text::bigint)")
+    with turning.session() as long:
+        long.run("BEGIN; INSERT INTO t VALUES (1000)")
+        for number in range(90):
+            tide.run(f"INSERT INTO t VALUES ({number})")
+            if number % 3 == 0:
+                tide.run("BEGIN; INSERT INTO t VALUES (-1); SAVEPOINT a; INSERT INTO t VALUES (-2); ROLLBACK")
+            if number % 10 == 0:
+                tide.ingest()
+        assert tide.state().horizon < EPOCH
+        long.run("COMMIT")
+    tide.ingest()
+    assert tide.state().horizon > EPOCH
+    assert tide.values("id") == [*range(90), 1000]
+    assert tide.ingest().outcome == "unchanged"
+    tide.check()
+
+    xids = dict(turning.run("SELECT id, xid FROM t"))
+    assert min(xids.values()) < EPOCH < max(xids.values())
+    cuts = [0, min(xids.values()), EPOCH - 1, EPOCH, EPOCH + 1, EPOCH + 3, max(xids.values()), max(xids.values()) + 1]
+    some = tuple(sorted(xids.values()))[::7]
+    with tide.source.open(NAME, seconds=SECONDS) as opened, turning.session() as session:
+        stored = session.run("SELECT id, xmin::text::bigint FROM t")
+        assert {number: widen(xid, opened.snapshot.limit) for number, xid in stored} == xids
+        for start in cuts:
+            for end in [None, *cuts[1:]]:
+                for ahead, also in [((), ()), (some, ()), ((), some), (some[:3], some[2:])]:
+                    window = Window(start, ahead, None, end, also)
+                    expected = {
+                        number
+                        for number, xid in xids.items()
+                        if xid >= start and xid not in ahead and (end is None or xid < end or xid in also)
+                    }
+                    found = session.run(f"SELECT id FROM t r WHERE {window.condition(opened.snapshot, 'r')}")
+                    assert {number for (number,) in found} == expected, window
