@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -30,8 +30,10 @@ Database = Annotated[
     str,
     typer.Option(
         envvar="TIDELOG_DATABASE",
-        help="postgresql://user:password@host:port/database. The password may stand in PGPASSWORD instead. "
-        "Add ?sslmode=verify-full, require or disable; the default verifies, but on this machine's own server.",
+        metavar="URL",
+        help="postgresql://user@host:port/db. The password may stand in it (user:password@) or in PGPASSWORD. "
+        "Add ?sslmode=verify-full, require or disable; without it the server's certificate is verified, unless the "
+        "server is on this machine.",
     ),
 ]
 Lake = Annotated[Path, typer.Option(file_okay=False, help="Folder that becomes the lake: data/, ledger/ and schema/.")]
@@ -115,7 +117,9 @@ def deployed(
         "ExcludeTables": ",".join(exclude or []),
         "DatabaseTls": tls,
     }
-    with Sandbox(_template(), parameters=parameters, database=address, lake=lake) as sandbox:
+    with ExitStack() as stack:
+        with live_line("deploying the template on this machine"):
+            sandbox = stack.enter_context(Sandbox(_template(), parameters=parameters, database=address, lake=lake))
         sandbox.start_mappings()
         yield sandbox
 

@@ -22,13 +22,20 @@ app.add_typer(local.app, name="local")
 app.command("demo")(demo.demo)
 
 
-@app.callback()
-def _root(
-    *, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer passes it so
+    if wanted:
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

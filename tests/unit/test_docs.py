@@ -20,20 +20,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 LIBRARY = sorted((ROOT / "shared" / "tidelog").glob("[a-z]*.py"))
 OUTWARD = {
-    *(
-        "scheduling",
-        "ingesting",
-        "extraction",
-        "pipeline",
-        "source",
-        "connection",
-        "segment",
-        "publishing",
-        "ledger",
-        "objects",
-    ),
-    *("parameters", "queues", "credentials", "failures"),
-}
+    "scheduling", "ingesting", "extraction", "pipeline", "source", "connection", "segment", "publishing", "ledger",
+    "objects", "parameters", "queues", "credentials", "failures",
+}  # fmt: skip
 
 
 class _Loader(yaml.SafeLoader):
