@@ -20,7 +20,14 @@ class Process:
         self._dead = False
         self._faults: list[tuple[str, str, str, Callable[[], object]]] = []
 
-    def at(self, operation: str, key: str = "", *, before: Callable[[], object] | None = None, after: Callable[[], object] | None = None) -> None:
+    def at(
+        self,
+        operation: str,
+        key: str = "",
+        *,
+        before: Callable[[], object] | None = None,
+        after: Callable[[], object] | None = None,
+    ) -> None:
         """Have something done at the next call of an operation on keys that begin so; it may raise what it wants."""
         for when, deed in (("before", before), ("after", after)):
             if deed:

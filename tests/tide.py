@@ -183,7 +183,9 @@ class Tide:
     def segments(self, table: str = "public.t") -> Mapping[str, list[bytes]]:
         """Return the published segments of a table, in the order of their positions: key to lines."""
         keys = self.lake.keys(f"data/{TableName.parse(table).path}/")
-        bodies = {key: gzip.decompress(self.lake.body(key)) for key in sorted(keys, key=lambda key: read_segment_key(key)[1])}
+        bodies = {
+            key: gzip.decompress(self.lake.body(key)) for key in sorted(keys, key=lambda key: read_segment_key(key)[1])
+        }
         assert all(body.endswith(b"\n") for body in bodies.values() if body)
         return {key: body.split(b"\n")[:-1] for key, body in bodies.items()}
 
@@ -227,7 +229,9 @@ class Tide:
         published = self.segments(table)
         assert {key: segment.rows for key, segment in committed.items()} == {k: len(v) for k, v in published.items()}
         name = TableName.parse(table)
-        assert {f"schema/{name.path}/{segment.schema}.json" for segment in committed.values()} <= set(self.lake.keys("schema/"))
+        assert {f"schema/{name.path}/{segment.schema}.json" for segment in committed.values()} <= set(
+            self.lake.keys("schema/")
+        )
         # The summary may lag behind, but not behind a segment.
         summary = self.parameters.read(name)
         known = summary.offset if summary else 0

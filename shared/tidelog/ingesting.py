@@ -8,12 +8,13 @@ the state's summary is **projected** to Parameter Store. A run that finds the la
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
 from tidelog.continuity import find_break
-from tidelog.errors import Conflict, DatabaseBusy, TidelogError
+from tidelog.errors import Conflict, DatabaseBusy
 from tidelog.events import Advanced, Event, Ingested, SchemaChanged, Segment, Snapshotted, State, TimelineStarted, What
 from tidelog.lake import Position, segment_key
 from tidelog.ledger import Ledger, OffsetTakenError
@@ -116,15 +117,20 @@ class Ingestion:
 
     def _run(self, table: TableName, seconds: float) -> Run:
         state, known = self._publisher.finish_last(table, seconds=seconds)
-        with self._source.open(table, seconds=seconds) as opened:
-            state = self._settle(opened, state)
-            plan = plan_windows(opened, state, self._limits.look_back, self._limits.time_bound_bytes)
-            segment = self._prepare(opened, state, plan) if plan.rows else None
-            snapshot = opened.snapshot
-        if segment is None:
-            self._advance(table, state, plan, snapshot)
-            return _outcome(table, "unchanged", state, plan)
-        event = self._commit(table, state, plan, segment, snapshot)
+        with ExitStack() as uncommitted:
+            with self._source.open(table, seconds=seconds) as opened:
+                state = self._settle(opened, state)
+                plan = plan_windows(opened, state, self._limits.look_back, self._limits.time_bound_bytes)
+                snapshot = opened.snapshot
+                segment = self._prepare(opened, state, plan) if plan.rows else None
+                if segment:
+                    uncommitted.callback(self._segments.abort, segment)
+            if segment is None:
+                self._advance(table, state, plan, snapshot)
+                return _outcome(table, "unchanged", state, plan)
+            self._source.wait_until_durable(snapshot)
+            uncommitted.pop_all()  # From here on an event may need the upload, whatever is raised.
+        event = self._commit(table, state, plan, segment)
         if event is None:
             self._segments.abort(segment)
             return _outcome(table, "covered", state, plan)
@@ -181,17 +187,12 @@ class Ingestion:
                 raise DatabaseBusy("read", table, reason, "It was rewritten meanwhile; it is tried again")
             return upload.finish(opened.table.document().fingerprint)
 
-    def _commit(self, table: TableName, base: State, plan: Plan, segment: Segment, snapshot: Snapshot) -> Event | None:
+    def _commit(self, table: TableName, base: State, plan: Plan, segment: Segment) -> Event | None:
         """Append the event of a prepared segment, at a later offset if one that leaves its window alone came first.
 
         Returns:
             The event; None where another worker has read the window.
         """
-        try:
-            self._source.wait_until_durable(snapshot)
-        except TidelogError:
-            self._segments.abort(segment)
-            raise
         state = base
         while True:
             what: What = (

@@ -30,10 +30,17 @@ class WorkQueue:
         Raises:
             StoreUnreachable: some were not taken even when they were sent again; the others are on the queue.
         """
-        for start in range(0, len(messages), _BATCH):
-            self._send_batch(messages[start : start + _BATCH])
+        failed = [
+            name
+            for start in range(0, len(messages), _BATCH)
+            for name in self._send_batch(messages[start : start + _BATCH])
+        ]
+        if failed:
+            reason = f"SQS did not take {', '.join(failed)}"
+            raise StoreUnreachable("send", "work messages", reason, "The next tick sends them again")
 
-    def _send_batch(self, batch: Sequence[Ingest]) -> None:
+    def _send_batch(self, batch: Sequence[Ingest]) -> list[str]:
+        """Send at most ten messages; return the tables of those that were not taken, with SQS's reasons."""
         entries: list[SendMessageBatchRequestEntryTypeDef] = [
             {
                 "Id": str(number),
@@ -43,13 +50,12 @@ class WorkQueue:
             }
             for number, message in enumerate(batch)
         ]
-        failed = ""
+        refused: dict[str, str] = {}
         for _ in range(_ATTEMPTS):
             with store_errors("send", f"{len(entries)} work messages"):
                 answer = self._sqs.send_message_batch(QueueUrl=self._url, Entries=entries)
             refused = {entry["Id"]: entry["Code"] for entry in answer.get("Failed", [])}
             entries = [entry for entry in entries if entry["Id"] in refused]
             if not entries:
-                return
-            failed = ", ".join(f"{batch[int(number)].table} ({code})" for number, code in refused.items())
-        raise StoreUnreachable("send", "work messages", f"SQS did not take {failed}", "The next tick sends them again")
+                break
+        return [f"{batch[int(number)].table} ({code})" for number, code in refused.items()]

@@ -136,6 +136,9 @@ class Source:
         last page of the log may stay unwritten for 15 s, so after a moment an empty transaction of our own has the log
         writer write it.
 
+        Only the connection that took the snapshot can answer: another may reach a server that has crashed meanwhile and
+        uses the same positions of the log again.
+
         Raises:
             DatabaseBusy: the server does not write its log.
             DatabaseUnreachable: as it says.
@@ -145,7 +148,7 @@ class Source:
         question = f"SELECT (pg_current_wal_flush_lsn() >= {literal(snapshot.wal_position)}::pg_lsn)::text"
         started = time.monotonic()
         nudged = False
-        with self._guarded("read", snapshot.database.name) as connection:
+        with self._guarded("read", snapshot.database.name, reconnect=False) as connection:
             while _one(connection, question) != "true":
                 waited = time.monotonic() - started
                 if waited > _DURABLE_SECONDS:
@@ -156,17 +159,21 @@ class Source:
                 time.sleep(0.01)
 
     @contextmanager
-    def _guarded(self, operation: str, subject: object) -> Iterator[Connection]:
+    def _guarded(self, operation: str, subject: object, *, reconnect: bool = True) -> Iterator[Connection]:
         """Lend the connection, and close it when anything goes wrong: what state it is in then is not worth knowing."""
         try:
             with database_errors(operation, subject):
-                yield self._checked()
+                if reconnect:
+                    self._check()
+                if self._connection is None:
+                    raise InterfaceError("the connection is gone")
+                yield self._connection
         except BaseException:
             self.close()
             raise
 
-    def _checked(self) -> Connection:
-        """Return the connection of the last time if it still answers, else a new one."""
+    def _check(self) -> None:
+        """Keep the connection of the last time if it still answers, else open a new one."""
         if self._connection is not None:
             try:
                 self._connection.run("SELECT 1")
@@ -175,7 +182,6 @@ class Source:
         if self._connection is None:
             with database_errors("connect to", self._credentials):
                 self._connection = connect(self._credentials, self._tls)
-        return self._connection
 
 
 def _begin(connection: Connection, table: TableName, seconds: float) -> OpenTable:

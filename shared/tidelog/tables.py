@@ -186,7 +186,9 @@ def _described(document: ColumnDocument, oid: int, types: Mapping[int, Type]) ->
     kind = types[oid]
     while inner := kind.base or kind.element:
         kind = types[inner]
-    fields = (_described(ColumnDocument(field.name, types[field.type].name), field.type, types) for field in kind.fields)
+    fields = (
+        _described(ColumnDocument(field.name, types[field.type].name), field.type, types) for field in kind.fields
+    )
     return msgspec.structs.replace(document, labels=kind.labels, fields=tuple(fields))
 
 

@@ -53,9 +53,20 @@ def test_a_table_without_columns_has_an_empty_object_per_row(tide: Tide) -> None
 @pytest.mark.parametrize("width", [1, 800, 801, 1600])
 def test_a_table_may_have_as_many_columns_as_postgresql_allows(tide: Tide, width: int) -> None:
     """Which is more than the half of what a select list may hold."""
-    kinds = {"int": "1", "bool": "true", "text": "'\n\"'", "jsonb": "'1'", "date": "'infinity'", "smallint[]": "'{1}'", "money": "1.5"}
+    kinds = {
+        "int": "1",
+        "bool": "true",
+        "text": "'\n\"'",
+        "jsonb": "'1'",
+        "date": "'infinity'",
+        "smallint[]": "'{1}'",
+        "money": "1.5",
+    }
     names = {f"c{number}": kind for number, kind in zip(range(width), cycle(kinds), strict=False)}
-    tide.run(f"CREATE TABLE t ({', '.join(f'{name} {kind}' for name, kind in names.items())})", "INSERT INTO t DEFAULT VALUES")
+    tide.run(
+        f"CREATE TABLE t ({', '.join(f'{name} {kind}' for name, kind in names.items())})",
+        "INSERT INTO t DEFAULT VALUES",
+    )
     filled = [*names][:500] + [*names][500:][-1:]  # more do not fit on a page
     tide.run(f"INSERT INTO t ({', '.join(filled)}) VALUES ({', '.join(kinds[names[name]] for name in filled)})")
     tide.ingest()
@@ -79,7 +90,11 @@ def test_generated_and_dropped_columns(tide: Tide) -> None:
 
 def test_tables_may_have_any_name(tide: Tide) -> None:
     """Each has objects of its own; no name is mistaken for a path."""
-    names = [TableName(schema, name) for schema in ("public", "a.b", "..") for name in (".", "b.c", 'q"/\\', "x y%2F", "é" * 31)]
+    names = [
+        TableName(schema, name)
+        for schema in ("public", "a.b", "..")
+        for name in (".", "b.c", 'q"/\\', "x y%2F", "é" * 31)
+    ]
     tide.run('CREATE SCHEMA "a.b"', 'CREATE SCHEMA ".."')
     for number, name in enumerate(names):
         tide.run(f"CREATE TABLE {name.sql} (id int)", f"INSERT INTO {name.sql} VALUES ({number})")
@@ -121,14 +136,18 @@ def test_how_server_and_role_are_configured_does_not_change_a_byte(tide: Tide, r
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "WIN1252", "EUC_JP"])
-def test_lines_are_utf8_whatever_the_database_is_encoded_in(create_database: CreateDatabase, lake: Lake, encoding: str) -> None:
+def test_lines_are_utf8_whatever_the_database_is_encoded_in(
+    create_database: CreateDatabase, lake: Lake, encoding: str
+) -> None:
     """Names as well as values."""
     word = "日本" if encoding == "EUC_JP" else "é"
     with create_database(f"ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C'") as database:
         tide = Tide(database, lake)
         tide.run(f'CREATE TABLE "{word}" ("{word}" text)', f"INSERT INTO \"{word}\" VALUES ('{word}')")
         tide.ingest(f"public.{word}")
-        assert tide.lines(f"public.{word}") == [json.dumps({word: word}, ensure_ascii=False, separators=(",", ":")).encode()]
+        assert tide.lines(f"public.{word}") == [
+            json.dumps({word: word}, ensure_ascii=False, separators=(",", ":")).encode()
+        ]
         tide.check(f"public.{word}")
 
 
@@ -179,7 +198,12 @@ def test_random_records_read_back(tide: Tide, seed: int) -> None:
         if base == kind or draw.random() < 0.1:
             return one if base == kind else "NULL"
         return draw.choice(
-            [f"ARRAY[{one}, NULL]::{kind}", "'{}'", f"array_fill({one}::{base}, '{{1,2}}')", f"array_fill({one}::{base}, '{{2}}', '{{{draw.randrange(-3, 3)}}}')"]
+            [
+                f"ARRAY[{one}, NULL]::{kind}",
+                "'{}'",
+                f"array_fill({one}::{base}, '{{1,2}}')",
+                f"array_fill({one}::{base}, '{{2}}', '{{{draw.randrange(-3, 3)}}}')",
+            ]
         )
 
     tide.run(*(f"INSERT INTO t VALUES ({', '.join(map(value, kinds))})" for _ in range(40)))

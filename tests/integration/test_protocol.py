@@ -106,7 +106,10 @@ def test_a_committed_segment_whose_upload_is_gone_is_made_again(filled: Tide, ti
             run(filled, killed_after_remaking())
     assert filled.lake.expire_uploads() == 1
     assert filled.ingest().rows == 2
-    assert [sorted(line) for line in filled.segments().values()][2:] == [[b'{"id":5}', b'{"id":6}'], [b'{"id":7}', b'{"id":8}']]
+    assert [sorted(line) for line in filled.segments().values()][2:] == [
+        [b'{"id":5}', b'{"id":6}'],
+        [b'{"id":7}', b'{"id":8}'],
+    ]
     assert filled.kinds() == ["snapshotted", "ingested", "ingested", *["remade"] * times, "ingested"]
     assert {event.what.of for event in filled.events() if isinstance(event.what, Remade)} == {3}
 
@@ -262,13 +265,18 @@ BOGUS: dict[str, Callable[[Tide], None]] = {
     "another shape": lambda tide: put(tide, '{"offset": "x"}'),
     "empty": lambda tide: put(tide, "{}"),
     "stale": lambda tide: put(tide, msgspec.json.encode(Summary(offset=1)).decode()),
-    "of another ledger": lambda tide: put(tide, msgspec.json.encode(Summary(offset=10**9, sequential_id=77, horizon=2**60)).decode()),
+    "of another ledger": lambda tide: put(
+        tide, msgspec.json.encode(Summary(offset=10**9, sequential_id=77, horizon=2**60)).decode()
+    ),
 }
 
 
 def put(tide: Tide, value: str | None) -> None:
     """Set the table's parameter."""
-    [name] = [found["Name"] for found in tide.lake.ssm.get_parameters_by_path(Path=tide.lake.prefix, Recursive=True)["Parameters"]]
+    [name] = [
+        found["Name"]
+        for found in tide.lake.ssm.get_parameters_by_path(Path=tide.lake.prefix, Recursive=True)["Parameters"]
+    ]
     if value is None:
         tide.lake.ssm.delete_parameter(Name=name)
     else:
@@ -388,7 +396,9 @@ def test_rows_counted_and_read_have_to_agree(filled: Tide, monkeypatch: pytest.M
 def test_a_large_segment_is_uploaded_in_parts(tide: Tide, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each but the last of at least 5 MiB, which S3 asks for; memory holds a few of them only."""
     monkeypatch.setattr("tidelog.segment._PART_BYTES", 5 * 2**20)
-    tide.run("CREATE TABLE t AS SELECT n AS id, (SELECT string_agg(md5(format('%s %s', n, m)), '') FROM generate_series(1, 16) m) AS x FROM generate_series(1, 25000) n")
+    tide.run(
+        "CREATE TABLE t AS SELECT n AS id, (SELECT string_agg(md5(format('%s %s', n, m)), '') FROM generate_series(1, 16) m) AS x FROM generate_series(1, 25000) n"
+    )
     process = Process()
     assert run(tide, process).rows == 25000
     assert process.calls.count("upload_part") == len(tide.events()[0].segment.etags) > 1  # type: ignore[union-attr] # it is there
@@ -408,7 +418,9 @@ def cloud() -> Iterator[Cloud]:
         yield cloud
 
 
-def test_of_many_workers_exactly_one_commits_each_window(cloud: Cloud, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_workers_exactly_one_commits_each_window(
+    cloud: Cloud, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They start at the same moment, round after round; the others find their work done."""
     lake = make_lake(cloud.client("s3"), cloud.client("ssm"))
     tide = Tide(database, lake)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from tests.tide import LIMITS, Tide
-from tidelog import planning
+from tests.tide import Tide
+from tidelog import ingesting, planning
 from tidelog.errors import AccessDenied
 from tidelog.events import undelta
 from tidelog.tables import TableName
+from tidelog.windows import Window
 
 CREATE = "CREATE TABLE t (id int PRIMARY KEY, v int NOT NULL DEFAULT 0)"
 
@@ -59,9 +58,31 @@ def test_a_run_says_what_it_did(filled: Tide) -> None:
     assert run.strategy == "xmin: it has no timestamp column"
 
 
+def test_the_horizon_of_a_quiet_table_is_moved_up_before_it_is_out_of_reach(
+    filled: Tide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an event that has no segment; nothing is lost or repeated by it."""
+    monkeypatch.setattr(ingesting, "_LAG", 20)
+    before = filled.state()
+    filled.run(*["SELECT pg_current_xact_id()"] * 25)
+    # Others on this server may hold the horizon for a moment.
+    while filled.state().horizon == before.horizon:
+        assert filled.ingest().outcome == "unchanged"
+    assert filled.kinds()[1] == "advanced"
+    assert filled.state().sequential_id == 0
+    filled.run("INSERT INTO t VALUES (4, 4)")
+    assert new(filled) == [4]
+    assert filled.values("id") == [1, 2, 3, 4]
+
+
 def test_inserts_and_updates_come_once_and_deletes_not_at_all(filled: Tide) -> None:
     """A row updated twice between two runs comes as it is last."""
-    filled.run("INSERT INTO t VALUES (4, 40)", "UPDATE t SET v = 10 WHERE id = 1", "UPDATE t SET v = 11 WHERE id = 1", "DELETE FROM t WHERE id = 2")
+    filled.run(
+        "INSERT INTO t VALUES (4, 40)",
+        "UPDATE t SET v = 10 WHERE id = 1",
+        "UPDATE t SET v = 11 WHERE id = 1",
+        "DELETE FROM t WHERE id = 2",
+    )
     assert new(filled) == [11, 40]
     assert new(filled) == []
 
@@ -154,7 +175,10 @@ def test_a_long_transaction_holds_up_nobodys_rows_but_its_own(filled: Tide) -> N
         for number in range(10, 15):
             filled.run(f"INSERT INTO t VALUES ({number}, {number})")
             assert new(filled) == [number]
-        xids = {xid + 2**32 * (held >> 32) for xid in filled.database.column("SELECT xmin::text::bigint FROM t WHERE id >= 10")}
+        xids = {
+            xid + 2**32 * (held >> 32)
+            for xid in filled.database.column("SELECT xmin::text::bigint FROM t WHERE id >= 10")
+        }
         assert xids <= set(undelta(filled.state().ahead))
         assert filled.state().horizon <= held
         long.run("COMMIT")
@@ -192,7 +216,9 @@ def test_a_reading_below_the_horizon_says_so(filled: Tide, small_cap: None) -> N
         filled.run("INSERT INTO t VALUES (10, 10)")
         assert new(filled) == [10]
         long.run("BEGIN; SELECT pg_current_xact_id()")
-        filled.run("UPDATE t SET v = 11 WHERE id = 10", "INSERT INTO t VALUES (12, 12)", "INSERT INTO t VALUES (13, 13)")
+        filled.run(
+            "UPDATE t SET v = 11 WHERE id = 10", "INSERT INTO t VALUES (12, 12)", "INSERT INTO t VALUES (13, 13)"
+        )
         longer.run("COMMIT")
         found = new(filled)
         reading = filled.events()[-1].reading
@@ -220,7 +246,10 @@ def test_a_partition_attached_while_too_much_is_ahead_is_read_once(tide: Tide, s
         tide.run("BEGIN; INSERT INTO t VALUES (1, 1); INSERT INTO two VALUES (2, 2); COMMIT")
         tide.ingest()
         assert tide.values("id") == [0, 1]
-        tide.run("ALTER TABLE t ATTACH PARTITION two FOR VALUES IN (2)", *(f"INSERT INTO t VALUES ({i}, {i % 2 + 1})" for i in range(3, 9)))
+        tide.run(
+            "ALTER TABLE t ATTACH PARTITION two FOR VALUES IN (2)",
+            *(f"INSERT INTO t VALUES ({i}, {i % 2 + 1})" for i in range(3, 9)),
+        )
         tide.ingest()
         assert tide.events()[-1].reading.below  # type: ignore[union-attr] # it is a reading
         assert tide.values("id") == [0, 1, 2]
@@ -233,7 +262,11 @@ def test_a_partition_attached_while_too_much_is_ahead_is_read_once(tide: Tide, s
 @pytest.mark.parametrize("leave", ["DROP TABLE t", "ALTER TABLE t RENAME TO was"])
 def test_a_table_that_was_created_anew_is_read_whole_on_a_new_timeline(filled: Tide, leave: str) -> None:
     """Dropped, or swapped by renaming: its rows may be older than the horizon."""
-    filled.run("CREATE TABLE next (LIKE t INCLUDING ALL)", "INSERT INTO next VALUES (1, 21), (2, 22)", "INSERT INTO t VALUES (4, 4)")
+    filled.run(
+        "CREATE TABLE next (LIKE t INCLUDING ALL)",
+        "INSERT INTO next VALUES (1, 21), (2, 22)",
+        "INSERT INTO t VALUES (4, 4)",
+    )
     filled.ingest()
     filled.run(f"BEGIN; {leave}; ALTER TABLE next RENAME TO t; COMMIT")
     run = filled.ingest()
@@ -268,7 +301,10 @@ def test_a_renamed_enum_value_is_a_changed_column(tide: Tide) -> None:
         "CREATE TYPE mood AS ENUM ('sad', 'ok')",
         "CREATE DOMAIN mine AS mood",
         "CREATE TYPE pair AS (m mood, n int)",
-        *(f"CREATE TABLE t_{name} AS SELECT NULL::{kind} AS x" for name, kind in [("e", "mood"), ("a", "mood[]"), ("d", "mine"), ("c", "pair")]),
+        *(
+            f"CREATE TABLE t_{name} AS SELECT NULL::{kind} AS x"
+            for name, kind in [("e", "mood"), ("a", "mood[]"), ("d", "mine"), ("c", "pair")]
+        ),
     )
     for name in "eadc":
         tide.ingest(f"public.t_{name}")
@@ -316,8 +352,6 @@ def test_a_run_needs_no_more_than_select(filled: Tide, role: str) -> None:
 def test_rows_stream_and_may_be_left_half_way(filled: Tide) -> None:
     """The connection is good for the next question, whether the lines were taken to the end or not."""
     filled.run("INSERT INTO t SELECT n, n FROM generate_series(10, 200_000) n")
-    from tidelog.windows import Window
-
     for _ in range(2):
         with filled.source.open(TableName("public", "t"), seconds=60) as opened:
             blocks = opened.lines(opened.table.leaves[0], Window())

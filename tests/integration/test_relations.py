@@ -49,7 +49,9 @@ def test_a_row_that_moves_to_another_partition_comes_once(partitioned: Tide) -> 
 
 def test_a_filled_table_is_read_whole_once_when_it_is_attached(partitioned: Tide) -> None:
     """Its rows may be older than the horizon; later runs read only what is new in it."""
-    partitioned.run("CREATE TABLE y0 (LIKE t)", "INSERT INTO y0 SELECT n, '2024-05-05', 'x' FROM generate_series(10, 14) n")
+    partitioned.run(
+        "CREATE TABLE y0 (LIKE t)", "INSERT INTO y0 SELECT n, '2024-05-05', 'x' FROM generate_series(10, 14) n"
+    )
     partitioned.run("INSERT INTO t VALUES (5, '2025-06-01', 'a')")
     partitioned.ingest()
     partitioned.run("ALTER TABLE t ATTACH PARTITION y0 FOR VALUES FROM ('2024-01-01') TO ('2025-01-01')")
@@ -67,7 +69,10 @@ def test_a_partition_that_comes_back_goes_on_where_it_was_left(partitioned: Tide
         partitioned.run("ALTER TABLE t DETACH PARTITION y1", f"INSERT INTO t VALUES ({10 + number}, '2026-06-01', 'a')")
         assert partitioned.ingest().rows == 1
         assert len(partitioned.state().past) == 1
-        partitioned.run(f"INSERT INTO y1 (id, at) VALUES ({20 + number}, '2025-03-03')", f"INSERT INTO t VALUES ({30 + number}, '2026-06-01', 'a')")
+        partitioned.run(
+            f"INSERT INTO y1 (id, at) VALUES ({20 + number}, '2025-03-03')",
+            f"INSERT INTO t VALUES ({30 + number}, '2026-06-01', 'a')",
+        )
         assert partitioned.ingest().rows == 1
         partitioned.run(f"ALTER TABLE t ATTACH PARTITION y1 {bounds}")
         assert partitioned.ingest().rows == 1
@@ -236,6 +241,8 @@ def test_a_connection_that_broke_is_opened_again(tide: Tide) -> None:
     """A worker lives for hours; the server or the network may end its connection between two runs."""
     tide.run("CREATE TABLE t (id int)", "INSERT INTO t VALUES (1)")
     tide.ingest()
-    tide.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tidelog' AND datname = current_database()")
+    tide.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tidelog' AND datname = current_database()"
+    )
     tide.run("INSERT INTO t VALUES (2)")
     assert tide.ingest(limits=LIMITS).rows == 1

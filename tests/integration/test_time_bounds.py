@@ -55,7 +55,9 @@ def test_later_runs_use_the_index(large: Tide) -> None:
     assert large.ingest(limits=BOUNDED).rows == 0
     large.source.close()
     # The counts of a connection are there once it has ended.
-    while large.database.one("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tidelog' AND datname = current_database()"):
+    while large.database.one(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tidelog' AND datname = current_database()"
+    ):
         time.sleep(0.01)
     assert large.database.one(scans) == before
     reading = large.events()[-1].reading
@@ -128,9 +130,19 @@ def test_a_bound_never_goes_back_in_the_ledger(large: Tide) -> None:
 
 def test_a_table_that_grew_over_the_limit_is_bounded_from_then_on(tide: Tide) -> None:
     """And one that lost its index is read whole again by transaction ids: nothing is read twice either way."""
-    tide.run("CREATE TABLE t (id int, updated_at timestamptz DEFAULT now())", "CREATE INDEX i ON t (updated_at)", "INSERT INTO t VALUES (1)")
+    tide.run(
+        "CREATE TABLE t (id int, updated_at timestamptz DEFAULT now())",
+        "CREATE INDEX i ON t (updated_at)",
+        "INSERT INTO t VALUES (1)",
+    )
     for number, (limits, change, name) in enumerate(
-        [(LIMITS, None, "xmin"), (BOUNDED, None, "timestamp"), (BOUNDED, "DROP INDEX i", "xmin"), (BOUNDED, "CREATE INDEX i ON t (updated_at)", "timestamp")], 2
+        [
+            (LIMITS, None, "xmin"),
+            (BOUNDED, None, "timestamp"),
+            (BOUNDED, "DROP INDEX i", "xmin"),
+            (BOUNDED, "CREATE INDEX i ON t (updated_at)", "timestamp"),
+        ],
+        2,
     ):
         if change:
             tide.run(change)
@@ -150,7 +162,9 @@ def test_bounds_work_on_every_type_of_timestamp(tide: Tide, kind: str) -> None:
     )
     tide.ingest(limits=BOUNDED)
     for number in range(2, 4):
-        tide.run(f"INSERT INTO t VALUES ({number}, now() AT TIME ZONE 'UTC'), ({number + 10}, now() - interval '9 days')")
+        tide.run(
+            f"INSERT INTO t VALUES ({number}, now() AT TIME ZONE 'UTC'), ({number + 10}, now() - interval '9 days')"
+        )
         assert tide.ingest(limits=BOUNDED).rows == 1
     assert tide.values("id") == [1, 2, 3]
 
@@ -158,10 +172,15 @@ def test_bounds_work_on_every_type_of_timestamp(tide: Tide, kind: str) -> None:
 def test_timestamps_sort_as_the_server_sorts_them(tide: Tide) -> None:
     """Over all that PostgreSQL can store: BC, five-digit years, infinities, zones."""
     draw = random.Random(7)  # noqa: S311 - it has to be the same each time
-    seconds = [draw.randrange(-210_866_803_200, 9_224_318_016_000) for _ in range(200)] + [draw.randrange(-62_200_000_000, -62_100_000_000) for _ in range(100)]
+    seconds = [draw.randrange(-210_866_803_200, 9_224_318_016_000) for _ in range(200)] + [
+        draw.randrange(-62_200_000_000, -62_100_000_000) for _ in range(100)
+    ]
     tide.run(
         "CREATE TABLE t (x timestamptz)",
-        *(f"INSERT INTO t VALUES (to_timestamp({second}) + interval '{draw.randrange(10**6)} us')" for second in seconds),
+        *(
+            f"INSERT INTO t VALUES (to_timestamp({second}) + interval '{draw.randrange(10**6)} us')"
+            for second in seconds
+        ),
         "INSERT INTO t VALUES ('infinity'), ('-infinity')",
     )
     for zone in ("UTC", "America/St_Johns", "Asia/Kathmandu"):

@@ -7,12 +7,11 @@ composites, and in these in each other.
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import CreateDatabase, make_lake, Aws
+from tests.conftest import Aws, CreateDatabase, make_lake
 from tests.lines import lost_rows
 from tests.tide import Tide
 from tidelog.quoting import literal
@@ -23,7 +22,15 @@ TEXTS = [
     "\x85\u2028\u2029\ufeff", "\ufffe\U0010ffff", "é𝄞👩‍👩‍👧", "e\u0301", "{}", "[]", "{1,2}", "(1,)", '{"a": 1}', "x" * 10_000,
 ]  # fmt: skip
 FLOATS = ["0", "-0", "NaN", "Infinity", "-Infinity", "0.1", "1e20", "-1.5"]
-TIMESTAMPS = ["epoch", "infinity", "-infinity", "2026-11-23 12:00:00.000001", "0044-03-15 12:00 BC", "4713-01-01 BC", "200000-01-01"]
+TIMESTAMPS = [
+    "epoch",
+    "infinity",
+    "-infinity",
+    "2026-11-23 12:00:00.000001",
+    "0044-03-15 12:00 BC",
+    "4713-01-01 BC",
+    "200000-01-01",
+]
 
 VALUES: dict[str, list[str]] = {
     "bool": ["true", "false"],
@@ -204,7 +211,7 @@ def test_what_json_cannot_say_is_known(types: Tide) -> None:
     )
     types.ingest("public.unsaid")
     assert [json.loads(line) for line in types.lines("public.unsaid")] == [
-        {"id": 1, "b": None, "j": None, "bs": "{\"null\",NULL}"},
+        {"id": 1, "b": None, "j": None, "bs": '{"null",NULL}'},
         {"id": 2, "b": 1, "j": {}, "bs": "{}"},
     ]
     types.run("CREATE TABLE escaped (j json)", "INSERT INTO escaped VALUES ('\"\\u0041\\u0000\"')")
@@ -214,9 +221,13 @@ def test_what_json_cannot_say_is_known(types: Tide) -> None:
 
 def test_rows_that_json_can_say_plainly_are_the_servers_own_json(types: Tide) -> None:
     """Byte for byte what `row_to_json` prints, wherever no type needs help."""
-    plain = [name for name in VALUES if name not in ("money", "json", "xml", "hstore", "int2vector", "oidvector", "char")]
+    plain = [
+        name for name in VALUES if name not in ("money", "json", "xml", "hstore", "int2vector", "oidvector", "char")
+    ]
     columns = {f"c_{''.join(filter(str.isalnum, name))}": name for name in plain}
-    types.run(f"CREATE TABLE plain ({', '.join(f'{column} {kind}' for column, kind in columns.items())}, arr text[], \"Ä\n\" text)")
+    types.run(
+        f'CREATE TABLE plain ({", ".join(f"{column} {kind}" for column, kind in columns.items())}, arr text[], "Ä\n" text)'
+    )
     for column, kind in columns.items():
         for value in VALUES[kind]:
             types.run(f"INSERT INTO plain ({column}, arr) VALUES ({literal(value)}, ARRAY[{literal(value)}, NULL])")

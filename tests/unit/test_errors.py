@@ -45,7 +45,7 @@ def test_the_tree_is_the_one_that_is_drawn() -> None:
 @pytest.mark.parametrize("kind", ALL)
 def test_every_error_reads_as_one_sentence(kind: type[TidelogError]) -> None:
     """Operation, subject, reason and hint, whatever builtin it also is; a KeyError's own text would be a repr."""
-    error = kind("read", 'public."my table"', "it is \"gone\".", "Look 'there'")
+    error = kind("read", 'public."my table"', 'it is "gone".', "Look 'there'")
     assert str(error) == 'read public."my table": it is "gone". Look \'there\''
     assert str(kind("read", "x", "why")) == "read x: why"
     assert (error.operation, error.subject, error.hint) == ("read", 'public."my table"', "Look 'there'")
@@ -110,7 +110,9 @@ def test_failures_of_the_world_become_errors_of_ours(
 
 @pytest.mark.parametrize("guard", [database_errors, store_errors])
 @pytest.mark.parametrize("raised", [*(kind("read", "x", "why") for kind in ALL), KeyError("x"), ValueError("x")])
-def test_what_is_ours_or_a_mistake_of_the_code_passes(guard: type[AbstractContextManager[None]], raised: Exception) -> None:
+def test_what_is_ours_or_a_mistake_of_the_code_passes(
+    guard: type[AbstractContextManager[None]], raised: Exception
+) -> None:
     """An error that happens to be a ConnectionError is not taken for one of the socket's."""
     with pytest.raises(type(raised)) as caught, guard("read", "public.orders"):
         raise raised

@@ -83,9 +83,7 @@ WHATS: st.SearchStrategy[What] = st.one_of(
     st.builds(Supplied, segment=SEGMENTS, sequential_id=st.integers(1, 10**6), timestamp=MAYBE),
     st.builds(Advanced, reading=READINGS),
     st.builds(SchemaChanged, schema=TEXT, difference=TEXT),
-    st.builds(
-        TimelineStarted, timeline=st.integers(2, 9), reason=TEXT, database=DATABASES, resume=st.none() | STATES
-    ),
+    st.builds(TimelineStarted, timeline=st.integers(2, 9), reason=TEXT, database=DATABASES, resume=st.none() | STATES),
     st.builds(Remade, of=st.integers(1, 10**6), segment=SEGMENTS),
 )
 
@@ -180,7 +178,10 @@ def test_other_events_leave_the_window_where_it_is(before: State, segment: Segme
     for what, changes in [
         (Remade(before.offset, segment), {}),
         (SchemaChanged(text, "what"), {"schema": text}),
-        (Supplied(segment, before.sequential_id + 1, text), {"sequential_id": before.sequential_id + 1, "timestamp": text}),
+        (
+            Supplied(segment, before.sequential_id + 1, text),
+            {"sequential_id": before.sequential_id + 1, "timestamp": text},
+        ),
     ]:
         assert events.fold(before, what) == msgspec.structs.replace(before, **moved, **changes)  # type: ignore[arg-type] # of different types
 

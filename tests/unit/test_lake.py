@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.test_tables import NAMES
 from tidelog.lake import Position, event_key, ledger_prefix, read_event_key, read_segment_key, schema_key, segment_key
 from tidelog.tables import TableName
-
-from tests.unit.test_tables import NAMES
 
 INCREMENTS = st.builds(
     Position,
@@ -28,7 +27,9 @@ CHUNKS = st.builds(
 )
 POSITIONS = INCREMENTS | CHUNKS
 # Positions that differ in one part only are where an order goes wrong.
-CLOSE = st.builds(Position, *(st.integers(1, 2) | st.integers(9, 10) for _ in range(2)), st.booleans(), st.integers(9, 10))
+CLOSE = st.builds(
+    Position, *(st.integers(1, 2) | st.integers(9, 10) for _ in range(2)), st.booleans(), st.integers(9, 10)
+)
 
 
 @given(POSITIONS | CLOSE, POSITIONS | CLOSE)
@@ -69,7 +70,9 @@ def test_the_keys_are_the_documented_ones() -> None:
     assert schema_key(table, "0123456789abcdef") == "schema/public.sales%2Eorder/0123456789abcdef.json"
 
 
-@pytest.mark.parametrize("key", ["", "data/a.b/x", "ledger/a.b/7.json", "ledger/a.b/000000000007.json.gz", "data/a.b/dt=2026-11-23/x"])
+@pytest.mark.parametrize(
+    "key", ["", "data/a.b/x", "ledger/a.b/7.json", "ledger/a.b/000000000007.json.gz", "data/a.b/dt=2026-11-23/x"]
+)
 def test_other_keys_are_refused(key: str) -> None:
     """A file that somebody put into the lake is not taken for a segment or an event."""
     with pytest.raises(ValueError, match="is not the key of a segment"):

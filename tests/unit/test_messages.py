@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.test_tables import NAMES
 from tidelog import messages
 from tidelog.errors import InvalidMessage, Permanent
 from tidelog.tables import TableName
-
-from tests.unit.test_tables import NAMES
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -31,7 +31,9 @@ DOCUMENTS = st.builds(
 
 
 @given(DOCUMENTS, DOCUMENTS)
-def test_two_documents_share_a_fingerprint_only_if_they_are_the_same(one: SchemaDocument, other: SchemaDocument) -> None:
+def test_two_documents_share_a_fingerprint_only_if_they_are_the_same(
+    one: SchemaDocument, other: SchemaDocument
+) -> None:
     """It names an object that is never written twice."""
     assert (one.fingerprint == other.fingerprint) == (one == other)
 

@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.test_tables import NAMES
 from tidelog.errors import InvalidSetting
 from tidelog.selection import Left, Selection
 from tidelog.tables import Relation, TableName
-
-from tests.unit.test_tables import NAMES
 
 RELATIONS = [
     Relation("public", "orders", "r"),
@@ -34,7 +33,11 @@ def taken(include: str, exclude: str = "") -> list[str]:
 @pytest.mark.parametrize(
     ("include", "exclude", "tables"),
     [
-        ("", "", ["public.Orders", "public.orders", "public.orders_archive", 'shop."a,b"', 'shop."my.table"', 'shop."x[1]"']),
+        (
+            "",
+            "",
+            ["public.Orders", "public.orders", "public.orders_archive", 'shop."a,b"', 'shop."my.table"', 'shop."x[1]"'],
+        ),
         ("*", "public.*", ['shop."a,b"', 'shop."my.table"', 'shop."x[1]"']),
         ("public.orders", "", ["public.orders"]),
         ("public.orders*", "*_archive", ["public.orders"]),

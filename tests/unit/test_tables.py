@@ -60,7 +60,25 @@ def test_names_are_taken_as_they_are_written(text: str, schema: str, name: str) 
 
 
 @pytest.mark.parametrize(
-    "text", ["", ".", "orders", "a.b.c", "a.b.", ".a.b", "a..b", "a.", ".b", '"a".', '"a.b', 'a"b.c', 'a."b"c', '"".b', "a.b\0", "a.\ud800"]
+    "text",
+    [
+        "",
+        ".",
+        "orders",
+        "a.b.c",
+        "a.b.",
+        ".a.b",
+        "a..b",
+        "a.",
+        ".b",
+        '"a".',
+        '"a.b',
+        'a"b.c',
+        'a."b"c',
+        '"".b',
+        "a.b\0",
+        "a.\ud800",
+    ],
 )
 def test_what_is_no_name_is_refused(text: str) -> None:
     """A ValueError says how one is written."""
@@ -99,7 +117,9 @@ def test_relations_with_row_versions_of_their_own_are_taken(kind: str) -> None:
     refuse(TableName("s", "t"), kind)
 
 
-@pytest.mark.parametrize(("kind", "words"), [("v", "a view"), ("f", "a foreign table"), ("S", "a sequence"), ("?", "of kind ?")])
+@pytest.mark.parametrize(
+    ("kind", "words"), [("v", "a view"), ("f", "a foreign table"), ("S", "a sequence"), ("?", "of kind ?")]
+)
 def test_other_relations_are_refused_with_the_reason(kind: str, words: str) -> None:
     """The error says what it is, why that can't be ingested, and what to do."""
     with pytest.raises(NotIngestible, match="no row versions of its own. Name the tables") as refused:

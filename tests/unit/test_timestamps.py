@@ -72,7 +72,17 @@ def test_the_last_second_before_christ_is_followed_by_the_first_after() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "yesterday", "2026-11-23T", "2026-11-23 12:00", "2026-1-2", "1764000000", "2026-11-23T12:00:00 UTC", "٢٠٢٦-11-23x"]
+    "text",
+    [
+        "",
+        "yesterday",
+        "2026-11-23T",
+        "2026-11-23 12:00",
+        "2026-1-2",
+        "1764000000",
+        "2026-11-23T12:00:00 UTC",
+        "٢٠٢٦-11-23x",
+    ],
 )
 def test_what_is_no_timestamp_is_refused(text: str) -> None:
     """A ValueError names the text and shows how one looks."""
@@ -111,8 +121,14 @@ def test_before_is_none_outside_of_pythons_calendar(text: str) -> None:
 @pytest.mark.parametrize(
     ("column", "role"),
     [
-        *[(name, "created") for name in ("created_at", "created", "create_date", "published_at", "datecreated", "CreatedAt")],
-        *[(name, "updated") for name in ("updated_at", "last_update", "last_updated", "last_update_ts", "modifieddate")],
+        *[
+            (name, "created")
+            for name in ("created_at", "created", "create_date", "published_at", "datecreated", "CreatedAt")
+        ],
+        *[
+            (name, "updated")
+            for name in ("updated_at", "last_update", "last_updated", "last_update_ts", "modifieddate")
+        ],
         *[(name, None) for name in ("id", "updated_by", "deleted_at", "timestamp", "birthday", "create", "")],
     ],
 )

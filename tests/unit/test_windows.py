@@ -33,7 +33,9 @@ def test_a_stored_id_equal_to_the_lower_half_of_the_limit_is_an_epoch_old() -> N
 
 def test_a_window_out_of_reach_is_no_window() -> None:
     """The distance that `age` measures would have turned round."""
-    here = Snapshot(Database("1", 1, "d", 1), 10 + REACH, 10 + REACH, 10 + REACH, "now", standby=False, wal_position=None)
+    here = Snapshot(
+        Database("1", 1, "d", 1), 10 + REACH, 10 + REACH, 10 + REACH, "now", standby=False, wal_position=None
+    )
     Window(start=10).condition(here, "r")
     with pytest.raises(OverflowError):
         Window(start=9).condition(here, "r")
