@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError
 
@@ -12,26 +12,34 @@ class KilledError(BaseException):
     """The process is dead; no code of ours can catch this, and no call of it reaches AWS any more."""
 
 
+class Step(NamedTuple):
+    """Calls of an operation on keys that begin so."""
+
+    operation: str
+    key: str = ""
+
+
+DESCRIBE = Step("put_object", "schema/")
+CREATE = Step("create_multipart_upload")
+PART = Step("upload_part")
+COMMIT = Step("put_object", "ledger/")
+PUBLISH = Step("complete_multipart_upload")
+PROJECT = Step("put_parameter")
+STEPS = (CREATE, PART, COMMIT, PUBLISH, PROJECT)
+"""Of every run that finds rows."""
+
+
 class Process:
     """A worker's process, seen from AWS: the calls that it makes, and what happens at some of them."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self._dead = False
-        self._faults: list[tuple[str, str, str, Callable[[], object]]] = []
+        self._faults: list[tuple[str, Step, Callable[[], object]]] = []
 
-    def at(
-        self,
-        operation: str,
-        key: str = "",
-        *,
-        before: Callable[[], object] | None = None,
-        after: Callable[[], object] | None = None,
-    ) -> None:
-        """Have something done at the next call of an operation on keys that begin so; it may raise what it wants."""
-        for when, deed in (("before", before), ("after", after)):
-            if deed:
-                self._faults.append((operation, key, when, deed))
+    def at(self, when: str, step: Step, deed: Callable[[], object]) -> None:
+        """Have something done "before" or "after" the next call of a step; it may raise what it wants."""
+        self._faults.append((when, step, deed))
 
     def kill(self) -> None:
         """Kill the process."""
@@ -48,16 +56,17 @@ class Process:
             raise KilledError
         key = str(arguments.get("Key", arguments.get("Name", "")))
         self.calls.append(operation)
-        self._strike(operation, key, "before")
+        self._strike("before", operation, key)
         answer = real(**arguments)
-        self._strike(operation, key, "after")
+        self._strike("after", operation, key)
         return answer
 
-    def _strike(self, operation: str, key: str, when: str) -> None:
+    def _strike(self, when: str, operation: str, key: str) -> None:
         for fault in self._faults:
-            if (fault[0], fault[2]) == (operation, when) and key.startswith(fault[1]):
+            moment, step, deed = fault
+            if (moment, step.operation) == (when, operation) and key.startswith(step.key):
                 self._faults.remove(fault)
-                fault[3]()
+                deed()
                 return
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -47,6 +48,14 @@ class Server:
 def connect(to: Credentials) -> pg8000.native.Connection:
     """Connect as any program does."""
     return pg8000.native.Connection(to.username, to.host, to.dbname, to.port, to.password, ssl_context=False)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until something is true, for as long as a slow machine may take."""
+    give_up = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
 
 
 class Database:
@@ -116,6 +125,12 @@ class Lake:
     def body(self, key: str) -> bytes:
         """Return an object."""
         return self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def empty(self) -> None:
+        """Delete every object."""
+        keys = self.keys()
+        for key in keys:
+            self.s3.delete_object(Bucket=self.bucket, Key=key)
 
     def uploads(self) -> list[str]:
         """List the keys of multipart uploads that are neither completed nor aborted."""

@@ -31,8 +31,10 @@ _SQLSTATES: dict[str, tuple[type[TidelogError], str]] = {
     "3F000": (UnknownTable, "Check the name of the schema"),
     "42501": (
         AccessDenied,
-        "GRANT USAGE ON its SCHEMA and GRANT SELECT ON the table (and each partition) to the role; "
-        "where row-level security would hide rows, the role needs BYPASSRLS",
+        (
+            "GRANT USAGE ON its SCHEMA and GRANT SELECT ON the table (and each partition) to the role; "
+            "where row-level security would hide rows, it needs BYPASSRLS"
+        ),
     ),
     "42703": (UnknownColumn, "Check the names of the columns"),
     "42P01": (UnknownTable, "Check the name of the table"),

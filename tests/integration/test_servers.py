@@ -6,8 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults import Process
-from tests.tide import SECONDS, Database, Lake, Server, Tide
+from tests.faults import COMMIT, PART, PROJECT, Process
+from tests.tide import SECONDS, Database, Lake, Server, Tide, wait_for
 from tidelog.errors import DatabaseUnreachable, ReplicaBehind
 from tidelog.source import Source
 from tidelog.tables import TableName
@@ -53,10 +52,10 @@ def crash(postgres: Postgres, tide: Tide) -> None:
 
 
 MOMENTS = {
-    "while it is read": (("upload_part", "data/"), False),
+    "while it is read": (PART, False),
     "before it is durable": (None, False),
-    "when it is committed": (("put_object", "ledger/"), True),
-    "when it was published": (("put_parameter", ""), True),
+    "when it is committed": (COMMIT, True),
+    "when it was published": (PROJECT, True),
 }
 
 
@@ -69,7 +68,7 @@ def test_ids_that_a_crashed_server_gives_out_again_lose_no_row(
     step, committed = MOMENTS[moment]
     process, wait = Process(), Source.wait_until_durable
     if step:
-        process.at(*step, before=lambda: crash(postgres, tide))
+        process.at("before", step, lambda: crash(postgres, tide))
     else:
 
         def crash_and_wait(source: Source, snapshot: Snapshot) -> None:
@@ -99,7 +98,7 @@ def standby_of(primary: Postgres) -> Iterator[Postgres]:
     home.chmod(0o755)
     try:
         backup = [primary.binaries / "pg_basebackup", "-D", home / "data", "-R", "-c", "fast", "-d", primary.url()]
-        subprocess.run(backup, check=True, capture_output=True)
+        subprocess.run([*map(str, backup)], check=True, capture_output=True)
         if os.geteuid() == 0:
             subprocess.run(["chown", "-R", "nobody", home], check=True)
         with Postgres(
@@ -108,14 +107,6 @@ def standby_of(primary: Postgres) -> Iterator[Postgres]:
             yield standby
     finally:
         shutil.rmtree(home)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    """Wait until something is true, for as long as a slow machine may take."""
-    give_up = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
 
 
 def test_a_standby_is_read_when_it_is_not_behind_and_rewinds_when_it_is_promoted(lake: Lake) -> None:

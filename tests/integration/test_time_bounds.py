@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.tide import LIMITS, SECONDS, Tide
+from tests.tide import LIMITS, SECONDS, Tide, wait_for
 from tidelog import timestamps
 from tidelog.ingesting import Limits
 from tidelog.planning import plan_windows
@@ -55,10 +54,8 @@ def test_later_runs_use_the_index(large: Tide) -> None:
     assert large.ingest(limits=BOUNDED).rows == 0
     large.source.close()
     # The counts of a connection are there once it has ended.
-    while large.database.one(
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tidelog' AND datname = current_database()"
-    ):
-        time.sleep(0.01)
+    open_yet = "FROM pg_stat_activity WHERE application_name = 'tidelog' AND datname = current_database()"
+    wait_for(lambda: large.database.one(f"SELECT count(*) {open_yet}") == 0)
     assert large.database.one(scans) == before
     reading = large.events()[-1].reading
     assert reading is not None

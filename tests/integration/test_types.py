@@ -18,8 +18,9 @@ from tidelog.quoting import literal
 
 CONTROLS = "".join(map(chr, range(1, 32))) + "\x7f"
 TEXTS = [
-    "", " ", "null", "NULL", r"\.", r"\N", "\\", '"', "'", '\\"', "\n", "\r\n", "\t", CONTROLS, "\x01\x02", "a\x02,\x01b",
-    "\x85\u2028\u2029\ufeff", "\ufffe\U0010ffff", "é𝄞👩‍👩‍👧", "e\u0301", "{}", "[]", "{1,2}", "(1,)", '{"a": 1}', "x" * 10_000,
+    "", " ", "null", "NULL", r"\.", r"\N", "\\", '"', "'", '\\"', "\n", "\r\n", "\t", CONTROLS, "\x01\x02",
+    "a\x02,\x01b", "\x85\u2028\u2029\ufeff", "\ufffe\U0010ffff", "é𝄞👩‍👩‍👧", "e\u0301", "{}", "[]", "{1,2}", "(1,)",
+    '{"a": 1}', "x" * 10_000,
 ]  # fmt: skip
 FLOATS = ["0", "-0", "NaN", "Infinity", "-Infinity", "0.1", "1e20", "-1.5"]
 TIMESTAMPS = [
@@ -55,8 +56,8 @@ VALUES: dict[str, list[str]] = {
     "timestamp": TIMESTAMPS,
     "timestamptz": [*TIMESTAMPS, "2026-11-23 12:00+05:30"],
     "interval": [
-        "0", "infinity", "-infinity", "1 year -2 mons 3 days -04:05:06.000007", "-178000000 years", "178956970 years 7 mons",
-        "-1 mon +1 day -1 microsecond",
+        "0", "infinity", "-infinity", "1 year -2 mons 3 days -04:05:06.000007", "-178000000 years",
+        "178956970 years 7 mons", "-1 mon +1 day -1 microsecond",
     ],
     "uuid": ["00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"],
     "json": [
@@ -123,8 +124,8 @@ VALUES: dict[str, list[str]] = {
 }  # fmt: skip
 # What only the server itself makes: no text can be put in.
 INTERNAL = {
-    "gtsvector", "pg_brin_bloom_summary", "pg_brin_minmax_multi_summary", "pg_dependencies", "pg_mcv_list", "pg_ndistinct",
-    "pg_node_tree",
+    "gtsvector", "pg_brin_bloom_summary", "pg_brin_minmax_multi_summary", "pg_dependencies", "pg_mcv_list",
+    "pg_ndistinct", "pg_node_tree",
 }  # fmt: skip
 EXTENSIONS = ("hstore", "ltree", "citext", "vector", "cube")
 
@@ -156,33 +157,34 @@ def test_no_type_of_the_server_is_left_out(types: Tide) -> None:
 
 @pytest.mark.parametrize("name", VALUES)
 def test_a_type_reads_back_in_every_shape(types: Tide, name: str) -> None:
-    """By itself, in an array of any dimension, lower bound and content, in a domain, a composite, and all of these mixed."""
+    """By itself, in arrays of any dimension, bound and content, in domains, in composites, and in all these mixed."""
     kind = f'pg_catalog."{name}"' if name == "char" else name
     if name == "xml" and not types.database.one("SELECT count(*) FROM pg_config WHERE setting LIKE '%--with-libxml%'"):
         pytest.skip("this server was built without libxml")
     values = [f"{literal(value)}::{kind}" for value in VALUES[name]]
     one, two = values[0], values[-1]
     t = "t_" + "".join(filter(str.isalnum, name))
+    low, odd = f"array_fill({one}, '{{2}}', '{{0}}')", f"array_fill({two}, '{{2,1}}', '{{1,-7}}')"
+    many = [f"ARRAY[{','.join(values)}, NULL]", f"ARRAY[[{one}, NULL], [{two}, {two}]]", "'{}'", "'{NULL}'", "NULL"]
+    lists = f"ARRAY(SELECT x::{t}_list FROM (VALUES (ARRAY[{one}, {two}]), (NULL), ('{{}}')) v(x))"
+    flats = f"ARRAY[ROW({one}, 'a')::{t}_flat, NULL, ROW(NULL, NULL)::{t}_flat]"
     shapes = {
         "scalar": (kind, [*values, "NULL"]),
-        "many": (f"{kind}[]", [f"ARRAY[{','.join(values)}, NULL]", f"ARRAY[[{one}, NULL], [{two}, {two}]]", "'{}'", "'{NULL}'", "NULL"]),
-        "bounds": (f"{kind}[]", [f"array_fill({one}, '{{2}}', '{{0}}')", f"array_fill({two}, '{{2,1}}', '{{1,-7}}')"]),
+        "many": (f"{kind}[]", many),
+        "bounds": (f"{kind}[]", [low, odd]),
         "domain": (f"{t}_domain", [one, two, "NULL"]),
         "domains": (f"{t}_domain[]", [f"ARRAY[{one}, NULL]", f"array_fill({two}, '{{1}}', '{{3}}')"]),
-        "list": (f"{t}_list", [f"ARRAY[{two}, NULL]", f"array_fill({one}, '{{2}}', '{{0}}')", "'{}'", "NULL"]),
-        "lists": (f"{t}_list[]", [f"ARRAY(SELECT x::{t}_list FROM (VALUES (ARRAY[{one}, {two}]), (NULL), ('{{}}')) v(x))"]),
+        "list": (f"{t}_list", [f"ARRAY[{two}, NULL]", low, "'{}'", "NULL"]),
+        "lists": (f"{t}_list[]", [lists]),
         "pair": (
             f"{t}_pair",
-            [f"ROW({one}, ARRAY[{two}], 'a')", f"ROW(NULL, array_fill({one}, '{{2}}', '{{0}}'), '\"')", "ROW(NULL, NULL, NULL)", "NULL"],
+            [f"ROW({one}, ARRAY[{two}], 'a')", f"ROW(NULL, {low}, '\"')", "ROW(NULL, NULL, NULL)", "NULL"],
         ),
         "flat": (f"{t}_flat", [f"ROW({one}, '\n')", f"ROW({two}, NULL)", "ROW(NULL, 'null')"]),
-        "flats": (
-            f"{t}_flat[]",
-            [f"ARRAY[ROW({one}, 'a')::{t}_flat, NULL, ROW(NULL, NULL)::{t}_flat]", f"array_fill(ROW({two}, '')::{t}_flat, '{{1}}', '{{0}}')"],
-        ),
+        "flats": (f"{t}_flat[]", [flats, f"array_fill(ROW({two}, '')::{t}_flat, '{{1}}', '{{0}}')"]),
         "nested": (f"{t}_nested", [f"ROW(ROW({one}, 'b')::{t}_flat, ROW({two}, '{{NULL}}', 'c')::{t}_pair)"]),
         "whole": (f"{t}_whole", [f"ROW({one}, '}}')", "NULL"]),
-    }  # fmt: skip
+    }
     if name == "aclitem":  # The server's own json_populate_record can't make a domain over it: it has no binary input.
         shapes = {shape: of for shape, of in shapes.items() if shape not in ("domain", "domains", "list", "lists")}
     types.run(
@@ -202,8 +204,8 @@ def test_a_type_reads_back_in_every_shape(types: Tide, name: str) -> None:
 def test_what_json_cannot_say_is_known(types: Tide) -> None:
     """JSON null in a jsonb column reads back as SQL NULL; white space around a json value is not part of it.
 
-    A json text with escapes is written as it is, though the server reads it back without those that it did not need, and
-    an escaped NUL not at all.
+    A json text with escapes is written as it is, though the server reads it back without those that it did not need,
+    and an escaped NUL not at all.
     """
     types.run(
         "CREATE TABLE unsaid (id int, b jsonb, j json, bs jsonb[])",
@@ -225,9 +227,8 @@ def test_rows_that_json_can_say_plainly_are_the_servers_own_json(types: Tide) ->
         name for name in VALUES if name not in ("money", "json", "xml", "hstore", "int2vector", "oidvector", "char")
     ]
     columns = {f"c_{''.join(filter(str.isalnum, name))}": name for name in plain}
-    types.run(
-        f'CREATE TABLE plain ({", ".join(f"{column} {kind}" for column, kind in columns.items())}, arr text[], "Ä\n" text)'
-    )
+    definitions = [*(f"{column} {kind}" for column, kind in columns.items()), "arr text[]", '"Ä\n" text']
+    types.run(f"CREATE TABLE plain ({', '.join(definitions)})")
     for column, kind in columns.items():
         for value in VALUES[kind]:
             types.run(f"INSERT INTO plain ({column}, arr) VALUES ({literal(value)}, ARRAY[{literal(value)}, NULL])")

@@ -7,6 +7,7 @@ import pickle
 import re
 import ssl
 import struct
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import pytest
@@ -18,6 +19,7 @@ from tidelog.errors import AccessDenied, DatabaseBusy, DatabaseUnreachable, Stor
 from tidelog.failures import database_errors, error_code, store_errors
 
 ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TidelogError)]
+Guard = Callable[[str, str], AbstractContextManager[None]]
 BRANCH = re.compile(r"(?P<stem>[ │├└─]*)(?P<name>[A-Z]\w+)(?: +(?:\((?P<builtin>\w+)\)|.*))?$")
 
 
@@ -75,30 +77,36 @@ def client_error(code: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": "no"}}, "PutObject")
 
 
+SQLSTATES: dict[type[TidelogError], list[str]] = {
+    DatabaseUnreachable: ["08006", "57P01", "57P03", "53300", "58030"],
+    DatabaseBusy: ["40001", "40P01", "55P03", "57014", "XX000", ""],
+    AccessDenied: ["28P01", "28000", "42501", "3D000"],
+    errors.UnknownTable: ["42P01", "3F000"],
+    errors.UnknownColumn: ["42703"],
+    errors.UnreadableData: ["22021", "22P05", "54000", "XX001"],
+}
+AWS_CODES: dict[type[TidelogError], list[str]] = {
+    AccessDenied: ["AccessDenied", "NoSuchBucket", "InvalidAccessKeyId"],
+    StoreUnreachable: ["SlowDown", "ThrottlingException", "503", ""],
+}
+
+
 @pytest.mark.parametrize(
     ("guard", "raised", "kind"),
     [
-        *[(database_errors, postgres(state), DatabaseUnreachable) for state in ("08006", "57P01", "57P03", "53300", "58030")],
-        *[(database_errors, postgres(state), DatabaseBusy) for state in ("40001", "40P01", "55P03", "57014", "XX000", "")],
-        *[(database_errors, postgres(state), AccessDenied) for state in ("28P01", "28000", "42501", "3D000")],
-        *[(database_errors, postgres(state), errors.UnknownTable) for state in ("42P01", "3F000")],
-        *[(database_errors, postgres(state), errors.UnreadableData) for state in ("22021", "22P05", "54000", "XX001")],
-        (database_errors, postgres("42703"), errors.UnknownColumn),
+        *[(database_errors, postgres(state), kind) for kind, states in SQLSTATES.items() for state in states],
         (database_errors, DatabaseError("no dictionary"), DatabaseBusy),
         (database_errors, InterfaceError("network error"), DatabaseUnreachable),
         (database_errors, TimeoutError("timed out"), DatabaseUnreachable),
         (database_errors, ConnectionResetError(), DatabaseUnreachable),
         (database_errors, struct.error("unpack requires 5 bytes"), DatabaseUnreachable),
         (database_errors, ssl.SSLError("handshake"), DatabaseUnreachable),
-        *[(store_errors, client_error(code), AccessDenied) for code in ("AccessDenied", "NoSuchBucket", "InvalidAccessKeyId")],
-        *[(store_errors, client_error(code), StoreUnreachable) for code in ("SlowDown", "ThrottlingException", "503", "")],
+        *[(store_errors, client_error(code), kind) for kind, codes in AWS_CODES.items() for code in codes],
         (store_errors, EndpointConnectionError(endpoint_url="https://s3"), StoreUnreachable),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else None,
-)  # fmt: skip
-def test_failures_of_the_world_become_errors_of_ours(
-    guard: type[AbstractContextManager[None]], raised: Exception, kind: type[TidelogError]
-) -> None:
+)
+def test_failures_of_the_world_become_errors_of_ours(guard: Guard, raised: Exception, kind: type[TidelogError]) -> None:
     """With operation and subject in front, a hint behind, and the cause chained."""
     with pytest.raises(TidelogError) as caught, guard("read", "public.orders"):
         raise raised
@@ -110,9 +118,7 @@ def test_failures_of_the_world_become_errors_of_ours(
 
 @pytest.mark.parametrize("guard", [database_errors, store_errors])
 @pytest.mark.parametrize("raised", [*(kind("read", "x", "why") for kind in ALL), KeyError("x"), ValueError("x")])
-def test_what_is_ours_or_a_mistake_of_the_code_passes(
-    guard: type[AbstractContextManager[None]], raised: Exception
-) -> None:
+def test_what_is_ours_or_a_mistake_of_the_code_passes(guard: Guard, raised: Exception) -> None:
     """An error that happens to be a ConnectionError is not taken for one of the socket's."""
     with pytest.raises(type(raised)) as caught, guard("read", "public.orders"):
         raise raised

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -130,11 +132,12 @@ def test_every_event_takes_the_next_offset_and_carries_the_state_after_it(before
 @given(STATES, READINGS, SEGMENTS)
 def test_a_reading_moves_the_window(before: State, reading: Reading, segment: Segment) -> None:
     """To the reading's horizon; the timeline stays, and a sequential id is taken by an increment only."""
-    for what, sequential_id, schema in [
+    cases: list[tuple[What, int, str | None]] = [
         (Snapshotted(segment, reading), before.sequential_id, segment.schema),
         (Ingested(segment, reading, before.sequential_id + 1), before.sequential_id + 1, segment.schema),
         (Advanced(reading), before.sequential_id, before.schema),
-    ]:
+    ]
+    for what, sequential_id, schema in cases:
         state = events.fold(before, what)
         assert (state.timeline, state.sequential_id, state.schema) == (before.timeline, sequential_id, schema)
         assert (state.horizon, state.ahead, state.timestamp) == (reading.horizon, reading.ahead, reading.timestamp)
@@ -174,16 +177,17 @@ def test_a_timeline_starts_from_nothing_or_from_an_earlier_state(
 @given(STATES, SEGMENTS, TEXT)
 def test_other_events_leave_the_window_where_it_is(before: State, segment: Segment, text: str) -> None:
     """A remade segment, changed columns, and rows that tidelog did not read itself."""
-    moved = {"offset": before.offset + 1}
-    for what, changes in [
+    moved: dict[str, Any] = {"offset": before.offset + 1}
+    others: list[tuple[What, dict[str, Any]]] = [
         (Remade(before.offset, segment), {}),
         (SchemaChanged(text, "what"), {"schema": text}),
         (
             Supplied(segment, before.sequential_id + 1, text),
             {"sequential_id": before.sequential_id + 1, "timestamp": text},
         ),
-    ]:
-        assert events.fold(before, what) == msgspec.structs.replace(before, **moved, **changes)  # type: ignore[arg-type] # of different types
+    ]
+    for what, changes in others:
+        assert events.fold(before, what) == msgspec.structs.replace(before, **moved, **changes)
 
 
 @given(STATES, WHATS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -100,11 +101,8 @@ def test_no_depth_of_nesting_gets_through_as_another_error() -> None:
 @given(st.text() | JSON.map(json.dumps) | st.dictionaries(st.sampled_from([*VALID, "x"]), JSON).map(json.dumps))
 def test_no_body_raises_anything_else(body: str) -> None:
     """A body is a message, or it is an InvalidMessage."""
-    try:
+    with contextlib.suppress(InvalidMessage):
         message = messages.decode(body)
-    except InvalidMessage as refused:
-        assert str(refused).encode()
-    else:
         assert messages.decode(messages.encode(message)) == message
 
 

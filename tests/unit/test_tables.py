@@ -122,7 +122,7 @@ def test_relations_with_row_versions_of_their_own_are_taken(kind: str) -> None:
 )
 def test_other_relations_are_refused_with_the_reason(kind: str, words: str) -> None:
     """The error says what it is, why that can't be ingested, and what to do."""
-    with pytest.raises(NotIngestible, match="no row versions of its own. Name the tables") as refused:
+    with pytest.raises(NotIngestible, match=r"no row versions of its own\. Name the tables") as refused:
         refuse(TableName("s", "t"), kind)
     assert words in str(refused.value)
 

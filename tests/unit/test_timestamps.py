@@ -62,7 +62,8 @@ def test_time_runs_from_minus_infinity_over_bc_to_infinity() -> None:
         "294276-12-31T23:59:59.999999",
         "infinity",
     ]
-    assert sorted(reversed(in_order), key=timestamps.order) == in_order
+    backwards = in_order[::-1]
+    assert sorted(backwards, key=timestamps.order) == in_order
 
 
 def test_the_last_second_before_christ_is_followed_by_the_first_after() -> None:

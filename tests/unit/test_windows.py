@@ -73,8 +73,8 @@ def table(size: int, *columns: str, leaves: list[tuple[str, ...]], not_null: tup
             "updated_at and created_at lead an index",
         ),
         # Where one column is not indexed, the other alone is enough only if no row can be without it.
-        (table(100, "updated_at", "created_at", leaves=[("updated_at",)]), (), "no index is led by created_at, which may alone"),
-        (table(100, "updated_at", "created_at", leaves=[("created_at",)]), (), "no index is led by updated_at, which may alone"),
+        (table(100, "updated_at", "created_at", leaves=[("updated_at",)]), (), "led by created_at, which may alone"),
+        (table(100, "updated_at", "created_at", leaves=[("created_at",)]), (), "led by updated_at, which may alone"),
         (
             table(100, "updated_at", "created_at", leaves=[("updated_at",)], not_null=("updated_at",)),
             ("updated_at",),
@@ -89,7 +89,7 @@ def table(size: int, *columns: str, leaves: list[tuple[str, ...]], not_null: tup
         (table(100, "updated_at", leaves=[("updated_at",), ("updated_at",)]), ("updated_at",), "lead an index"),
         (table(100, "updated_at", leaves=[("updated_at",), ()]), (), "no index is led by updated_at"),
     ],
-)  # fmt: skip
+)
 def test_a_bound_in_time_is_used_only_where_it_is_safe_and_cheap(
     described: Table, columns: tuple[str, ...], words: str
 ) -> None:
