@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from moto import mock_aws
+from moto.core.common_models import BaseModel
 from moto.s3.exceptions import NoSuchUpload
 from moto.s3.models import S3Backend
 
@@ -26,7 +28,10 @@ def aws() -> Iterator[Aws]:
 
     with mock_aws(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(S3Backend, "complete_multipart_upload", mended)
-        yield Aws()
+        patch.setattr(BaseModel, "__new__", lambda cls, *_, **__: object.__new__(cls))  # moto keeps all it ever made
+        aws = Aws()
+        gc.freeze()  # boto3's descriptions of services need not be gone through again and again
+        yield aws
 
 
 @pytest.fixture

@@ -79,6 +79,6 @@ def test_closing_ends_what_is_under_way(tmp_path: Path) -> None:
             time.sleep(0.01)
         time.sleep(0.3)
         begun = time.monotonic()
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 2  # less than the function had left
     assert [invocation.kind for invocation in ended] == ["success", "exit"]
     assert (tmp_path / "data/x").read_bytes() == b"x"

@@ -37,13 +37,12 @@ def test_timestamps_sort_as_the_moments_they_stand_for(one: tuple[datetime, str]
     assert (timestamps.order(one[1]) == timestamps.order(other[1])) == (one[0] == other[0])
 
 
-@given(st.integers(0, 3_000_000), st.integers(-1_000_000, 1_000_000))
-def test_days_are_counted_through_every_calendar_rule(ordinal: int, step: int) -> None:
+@given(st.integers(0, 3_652_058), st.integers(0, 3_652_058))
+def test_days_are_counted_through_every_calendar_rule(one: int, other: int) -> None:
     """Two dates are as many days apart as Python's proleptic Gregorian calendar says."""
-    first = datetime(1, 1, 1, tzinfo=UTC) + timedelta(days=ordinal)
-    second = datetime(1, 1, 1, tzinfo=UTC) + timedelta(days=max(0, ordinal + step))
-    seconds = [timestamps.order(f"{day:%Y-%m-%d}".rjust(10, "0"))[1] for day in (first, second)]
-    assert seconds[1] - seconds[0] == (second - first).total_seconds()
+    days = [datetime(1, 1, 1, tzinfo=UTC) + timedelta(days=number) for number in (one, other)]
+    seconds = [timestamps.order(f"{day.date()}")[1] for day in days]
+    assert seconds[1] - seconds[0] == (days[1] - days[0]).total_seconds()
 
 
 def test_time_runs_from_minus_infinity_over_bc_to_infinity() -> None:
