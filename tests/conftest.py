@@ -77,7 +77,7 @@ def create_database(server: Server, admin: pg8000.native.Connection) -> CreateDa
     @contextmanager
     def create(options: str = "") -> Iterator[Database]:
         name = f"test_{uuid.uuid4().hex}"
-        admin.run(f"CREATE DATABASE {name} TEMPLATE template0 {options}")
+        admin.run(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy {options}")
         database = Database(server, name)
         try:
             yield database

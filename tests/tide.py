@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pg8000.native
 
 from tidelog.credentials import Credentials
-from tidelog.events import Event, Remade, State, fold
+from tidelog.events import Event, Ingested, Remade, State, Supplied, fold, undelta
 from tidelog.ingesting import Ingestion, Limits, Run
 from tidelog.lake import read_segment_key
 from tidelog.ledger import Ledger
@@ -237,7 +237,9 @@ class Tide:
         for event in events:
             state = fold(state, event.what)
             assert event.state == state
-        assert list(self.ids(table)) == list(range(1, len(list(self.ids(table))) + 1))
+            assert all(xid >= state.horizon for xid in undelta(state.ahead))
+        ids = [event.what.sequential_id for event in events if isinstance(event.what, Ingested | Supplied)]
+        assert ids == list(range(1, len(ids) + 1))
         committed = {event.segment.key: event.segment for event in events if event.segment}
         keys = [event.segment.key for event in events if event.segment and not isinstance(event.what, Remade)]
         assert keys == sorted(set(keys), key=lambda key: read_segment_key(key)[1])
@@ -252,12 +254,6 @@ class Tide:
         known = summary.offset if summary else 0
         assert not any(event.segment for event in events[known:])
         assert summary == (summarize(events[known - 1].state) if known else None)
-
-    def ids(self, table: str = "public.t") -> Iterator[int]:
-        """Yield the sequential ids of a table's increments, in the order of its ledger."""
-        for event in self.events(table):
-            if (number := getattr(event.what, "sequential_id", None)) is not None:
-                yield number
 
     def _ledger(self, s3: S3Client) -> Ledger:
         return Ledger(s3, self.lake.bucket, now=lambda: self.now(), new_id=lambda: uuid.uuid4().hex)  # noqa: PLW0108 - the clock may be set later
