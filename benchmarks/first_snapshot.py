@@ -1,9 +1,9 @@
 """How fast is a first snapshot? tidelog's worker against `psql -c "COPY …" | gzip -1`, on the same server.
 
 Both read the same table from a PostgreSQL of this machine, in turns. The worker runs its own code from the first line
-to the last: it writes to a real S3 server (SeaweedFS, installed to .tidelog/bench the first time) and keeps its state in
-the sandbox's Parameter Store. Its time is given twice: from the moment that it is told to run until it is done, as of a
-function that Lambda has started before; and from the start of its process to its end.
+to the last: it writes to a real S3 server (SeaweedFS, installed to .tidelog/bench the first time) and keeps its state
+in the sandbox's Parameter Store. Its time is given twice: from the moment that it is told to run until it is done, as
+of a function that Lambda has started before; and from the start of its process to its end.
 """
 
 from __future__ import annotations
