@@ -7,6 +7,7 @@ import http.server
 import queue
 import socket
 import socketserver
+import sys
 import threading
 import time
 import uuid
@@ -60,6 +61,11 @@ class RuntimeApi(socketserver.ThreadingMixIn, http.server.HTTPServer):
         self.server_close()
         self.bell.close()
         self._striker.close()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of an environment that was killed while it asked or answered: that is how they end."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type] # wider than what is handed over
 
     def _serve(self) -> None:
         while not self._closed:
