@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
+    load = os.getloadavg()[0]
     with (
         tempfile.TemporaryDirectory(prefix="tidelog-bench-") as scratch,
         Cloud() as cloud,
@@ -127,7 +128,7 @@ def main() -> None:
             store.make_bucket(f"lake-{run}")
             workers.append(run_worker(cloud, store, f"lake-{run}", arguments.rows))
         check(file, store, f"lake-{run}")
-        print_table(arguments.rows, store, peers, workers)
+        print_table(arguments.rows, f"{store.name}; load before it {load:.1f}", peers, workers)
 
 
 def run_psql(server: Postgres, file: Path) -> Took:
@@ -301,10 +302,10 @@ def free_port() -> int:
     return port
 
 
-def print_table(rows: int, store: Store, peers: list[Took], workers: list[Took]) -> None:
+def print_table(rows: int, circumstances: str, peers: list[Took], workers: list[Took]) -> None:
     """Print the medians, and what they were measured on."""
     peer = statistics.median(took.seconds for took in peers)
-    print(f"{rows:,} rows of 14 columns, medians of {len(peers)} runs in turns, on {machine()}; {store.name}.\n")
+    print(f"{rows:,} rows of 14 columns, medians of {len(peers)} runs in turns, on {machine()}; {circumstances}.\n")
     print("| | rows/s | seconds | client CPU s | peak RSS MB | ratio |")
     print("|---|---:|---:|---:|---:|---:|")
     for name, runs, what in (

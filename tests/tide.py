@@ -86,6 +86,11 @@ class Database:
         """Return the first column of an answer."""
         return [row[0] for row in self._connection.run(question)]
 
+    def pass_horizon(self) -> None:
+        """Wait until all transactions that are under way now have ended: other tests' may be among them."""
+        now = self.one("SELECT pg_current_xact_id()::text::bigint")
+        wait_for(lambda: self.one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint") > now)
+
     @contextmanager
     def session(self, user: str = "postgres") -> Iterator[pg8000.native.Connection]:
         """Lend another connection; what is open at its end is rolled back."""

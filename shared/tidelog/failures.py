@@ -14,6 +14,7 @@ from tidelog.errors import (
     AccessDenied,
     DatabaseBusy,
     DatabaseUnreachable,
+    NotIngestible,
     StoreUnreachable,
     TidelogError,
     UnknownColumn,
@@ -24,6 +25,7 @@ from tidelog.errors import (
 # https://www.postgresql.org/docs/current/errcodes-appendix.html, the longest prefix that fits.
 _SQLSTATES: dict[str, tuple[type[TidelogError], str]] = {
     "08": (DatabaseUnreachable, "Check that the server is up and that its network can be reached from here"),
+    "0A": (NotIngestible, "The server can't read it here: read it from the primary, or exclude it"),
     "22021": (UnreadableData, "The table holds bytes that are no text in the database's encoding: mend the rows"),
     "22P05": (UnreadableData, "The table holds bytes that are no text in the database's encoding: mend the rows"),
     "28": (AccessDenied, "Check the user, the password and pg_hba.conf"),

@@ -105,15 +105,16 @@ def _window(leaf: Leaf, state: State, strategy: Strategy, next_xid: int) -> Wind
     return Window()
 
 
-def again(table: Table, reading: Reading) -> Iterator[Part]:
-    """Yield the windows that an event has read, as far as their relations are still there."""
-    if table.oid != reading.oid:
+def again(opened: Findable, reading: Reading) -> Iterator[Part]:
+    """Yield the windows that an event has read, as far as its relations and its transaction ids are still there."""
+    snapshot, was = opened.snapshot, reading.database
+    here = (opened.table.oid, snapshot.database.system, snapshot.database.oid)
+    if here != (reading.oid, was.system, was.oid):
         return
     read = {leaf.oid: leaf for leaf in reading.leaves}
-    for leaf in table.leaves:
-        if before := read.get(leaf.oid):
+    for leaf in opened.table.leaves:
+        before = read.get(leaf.oid)
+        if before and snapshot.next - (before.start or reading.horizon) <= REACH:
             bound = Bound(reading.columns, reading.bound) if before.bounded and reading.bound else None
-            yield Part(
-                leaf,
-                Window(before.start, undelta(before.ahead), bound, reading.horizon, undelta(reading.ahead)),
-            )
+            ahead, emitted = undelta(before.ahead), undelta(reading.ahead)
+            yield Part(leaf, Window(before.start, ahead, bound, reading.horizon, emitted))

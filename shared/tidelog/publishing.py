@@ -81,6 +81,8 @@ class Publisher:
             reason = "its upload was aborted before it was published, and tidelog has not read its rows itself"
             raise UnreadableData("publish", lost.key, reason, "Write its rows again under the next sequential id")
         with self._source.open(table, seconds=seconds) as opened, self._segments.prepare(lost.key) as upload:
-            for part in again(opened.table, committed.reading):
+            for part in again(opened, committed.reading):
                 opened.copy(part.leaf, part.window, upload)
-            return upload.finish(lost.schema)
+            document = opened.table.document()
+            self._segments.describe(table, document)
+            return upload.finish(document.fingerprint)

@@ -118,6 +118,33 @@ def test_a_segment_made_again_leaves_out_versions_that_are_gone(filled: Tide) ->
     assert [event.segment.rows for event in filled.events() if event.segment] == [2, 2, 2, 1, 1]
 
 
+def test_a_segment_made_again_says_which_columns_it_has(filled: Tide) -> None:
+    """Those of now: the schema document that its event names describes its lines."""
+    add(filled, 5)
+    with pytest.raises(KilledError):
+        run(filled, killed_at(PUBLISH, "before"))
+    filled.lake.expire_uploads()
+    filled.run("ALTER TABLE t ADD v int DEFAULT 7")
+    filled.ingest()
+    assert filled.rows()[-1] == {"id": 5, "v": 7}
+    assert filled.kinds()[-3:] == ["ingested", "remade", "schema_changed"]
+    committed, remade = (event.segment.schema for event in filled.events()[-3:-1] if event.segment)
+    assert committed != remade == filled.state().schema
+
+
+@pytest.mark.parametrize("field", ["system", "oid"])
+def test_a_segment_of_another_database_is_not_made_again_from_this_one(filled: Tide, field: str) -> None:
+    """Its transaction ids mean nothing here. It is empty; the rows of here come with the new timeline's snapshot."""
+    add(filled, 5)
+    with pytest.raises(KilledError):
+        run(filled, killed_at(PUBLISH, "before"))
+    filled.lake.expire_uploads()
+    elsewhere(filled, field)
+    assert filled.ingest().rows == 5
+    assert filled.kinds()[-3:] == ["remade", "timeline_started", "snapshotted"]
+    assert [len(lines) for lines in filled.segments().values()] == [2, 2, 0, 5]
+
+
 def test_a_segment_that_is_published_twice_is_published(filled: Tide) -> None:
     """S3 forgets a completed upload after a while; the object vouches for it."""
     add(filled, 5)
@@ -322,13 +349,18 @@ def rewrite(tide: Tide, old: str, new: str) -> None:
         tide.lake.s3.put_object(Bucket=tide.lake.bucket, Key=key, Body=body.replace(old.encode(), new.encode()))
 
 
+def elsewhere(tide: Tide, field: str) -> None:
+    """Have every event say that a database was read that is another by a field."""
+    database = tide.state().database
+    assert database is not None
+    value = msgspec.json.encode(getattr(database, field)).decode()
+    rewrite(tide, f'"{field}": {value}', f'"{field}": {value.replace(value.strip(chr(34)), "77")}')
+
+
 @pytest.mark.parametrize("field", ["system", "oid"])
 def test_another_database_starts_a_new_timeline_with_a_snapshot(filled: Tide, field: str) -> None:
     """Transaction ids of two databases can't be compared."""
-    database = filled.state().database
-    assert database is not None
-    value = msgspec.json.encode(getattr(database, field)).decode()
-    rewrite(filled, f'"{field}": {value}', f'"{field}": {value.replace(value.strip(chr(34)), "77")}')
+    elsewhere(filled, field)
     assert (filled.ingest().outcome, filled.kinds()[2:]) == ("snapshotted", ["timeline_started", "snapshotted"])
     assert filled.values("id") == [1, 1, 2, 2, 3, 3, 4, 4]
     assert (filled.state().timeline, filled.state().sequential_id) == (2, 1)

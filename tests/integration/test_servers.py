@@ -16,7 +16,7 @@ import pytest
 
 from tests.faults import COMMIT, PART, PROJECT, Process
 from tests.tide import SECONDS, Database, Lake, Server, Tide, wait_for
-from tidelog.errors import DatabaseUnreachable, ReplicaBehind
+from tidelog.errors import DatabaseUnreachable, NotIngestible, ReplicaBehind
 from tidelog.source import Source
 from tidelog.tables import TableName
 from tidelog.windows import Snapshot, Window, widen
@@ -120,7 +120,7 @@ def test_a_standby_is_read_when_it_is_not_behind_and_rewinds_when_it_is_promoted
             return other.one(f"SELECT pg_last_wal_replay_lsn() >= '{position}'")
 
         tide.now = lambda: datetime.now(UTC) - timedelta(hours=2)
-        tide.run("CREATE TABLE t (id int)", "INSERT INTO t VALUES (1)")
+        tide.run("CREATE TABLE t (id int)", "INSERT INTO t VALUES (1)", "CREATE UNLOGGED TABLE u (id int)")
         tide.ingest()
         tide.now = lambda: datetime.now(UTC)
         wait_for(caught_up)
@@ -133,6 +133,8 @@ def test_a_standby_is_read_when_it_is_not_behind_and_rewinds_when_it_is_promoted
         other.run("SELECT pg_wal_replay_resume()")
         wait_for(caught_up)
         assert tide.ingest(source=source).outcome == "unchanged"
+        with pytest.raises(NotIngestible, match=r"unlogged relations during recovery .*read it from the primary"):
+            tide.ingest("public.u", source=source)
         tide.run("INSERT INTO t VALUES (3)")
         wait_for(caught_up)
         assert tide.ingest(source=source).rows == 1

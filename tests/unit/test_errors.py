@@ -81,6 +81,7 @@ SQLSTATES: dict[type[TidelogError], list[str]] = {
     DatabaseUnreachable: ["08006", "57P01", "57P03", "53300", "58030"],
     DatabaseBusy: ["40001", "40P01", "55P03", "57014", "XX000", ""],
     AccessDenied: ["28P01", "28000", "42501", "3D000"],
+    errors.NotIngestible: ["0A000"],
     errors.UnknownTable: ["42P01", "3F000"],
     errors.UnknownColumn: ["42703"],
     errors.UnreadableData: ["22021", "22P05", "54000", "XX001"],
