@@ -118,6 +118,19 @@ def test_a_segment_made_again_leaves_out_versions_that_are_gone(filled: Tide) ->
     assert [event.segment.rows for event in filled.events() if event.segment] == [2, 2, 2, 1, 1]
 
 
+def test_two_workers_that_make_a_segment_again_leave_one(filled: Tide) -> None:
+    """The slower one throws its own away, and finds its work done."""
+    add(filled, 5)
+    with pytest.raises(KilledError):
+        run(filled, killed_at(PUBLISH, "before"))
+    filled.lake.expire_uploads()
+    other, process = filled.ingestion(source=filled.database.source()), Process()
+    process.at("before", COMMIT, lambda: other.ingest(NAME, seconds=60))
+    assert run(filled, process).outcome == "unchanged"
+    assert filled.kinds() == ["snapshotted", "ingested", "ingested", "remade"]
+    assert filled.lake.uploads() == []
+
+
 def test_a_segment_made_again_says_which_columns_it_has(filled: Tide) -> None:
     """Those of now: the schema document that its event names describes its lines."""
     add(filled, 5)
@@ -316,6 +329,15 @@ def test_parameter_store_is_only_a_cache(filled: Tide, bogus: str, crashed: bool
     add(filled, 6)
     assert filled.ingest().rows == 1
     assert filled.values("id") == [1, 2, 3, 4, *([5] if crashed else []), 6]
+
+
+def test_a_lost_summary_costs_a_look_at_the_newest_segment(filled: Tide) -> None:
+    """That one vouches for all before it, of however many there are."""
+    put(filled, None)
+    process = Process()
+    run(filled, process)
+    assert sorted(set(process.calls)) == ["get_object", "get_parameter", "head_object", "put_parameter"]
+    assert process.calls.count("get_object") == 1
 
 
 def test_a_summary_of_a_ledger_that_was_deleted_holds_nothing_back(filled: Tide) -> None:
