@@ -105,6 +105,15 @@ def role(database: Database, admin: pg8000.native.Connection) -> Iterator[str]:
     admin.run(f"DROP ROLE {name}")
 
 
+@pytest.fixture(scope="module")
+def server_role(admin: pg8000.native.Connection, server: Server) -> Iterator[str]:
+    """A role of the whole server that may log in and has no privilege yet. Who grants it something takes it back."""
+    name = f"reader_{uuid.uuid4().hex}"
+    admin.run(f"CREATE ROLE {name} LOGIN PASSWORD '{server.password}'")
+    yield name
+    admin.run(f"DROP ROLE {name}")
+
+
 class Aws:
     """Clients of the AWS in this process."""
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pg8000.native
+from msgspec.structs import replace
 
 from tidelog.credentials import Credentials
 from tidelog.events import Event, Ingested, Remade, State, Supplied, fold, undelta
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
 
 Row = dict[str, Any]
-LIMITS = Limits(look_back=900, time_bound_bytes=2**30, failover_margin=3600)
+LIMITS = Limits(look_back=900, time_bound_bytes=2**30, failover_margin=3600, fresh=450)
 SECONDS = 60
+LOCK_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,9 @@ class Database:
         finally:
             connection.close()
 
-    def source(self, user: str = "postgres") -> Source:
+    def source(self, user: str = "postgres", *, lock_seconds: float = LOCK_SECONDS) -> Source:
         """Return the database as a worker of some role sees it."""
-        source = Source(self.server.credentials(self.name, user), "disable")
+        source = Source(lambda: self.server.credentials(self.name, user), "disable", lock_seconds=lock_seconds)
         self._sources.append(source)
         return source
 
@@ -258,7 +260,10 @@ class Tide:
         summary = self.parameters.read(name)
         known = summary.offset if summary else 0
         assert not any(event.segment for event in events[known:])
-        assert summary == (summarize(events[known - 1].state) if known else None)
+        if summary and known:
+            assert summary == replace(summarize(events[known - 1].state, self.now()), checked_at=summary.checked_at)
+        else:
+            assert summary is None or summary.is_blank
 
     def _ledger(self, s3: S3Client) -> Ledger:
         return Ledger(s3, self.lake.bucket, now=lambda: self.now(), new_id=lambda: uuid.uuid4().hex)  # noqa: PLW0108 - the clock may be set later

@@ -1,23 +1,31 @@
-"""`tidelog demo`: a shop's database, the real template on a local AWS, and two ticks with business in between."""
+"""`tidelog demo`: a shop's database, the real template on a local AWS, business, and what comes of failures."""
 
 from __future__ import annotations
 
 import gzip
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pg8000.native import Connection
+from rich.console import Console
 
 from tidelog_cli.local import deployed, run_tick
+from tidelog_cli.mishap import Mishap
 from tidelog_cli.output import console, show_tick
 from tidelog_cli.ticks import TickResult
 from tidelog_sandbox import shop
 from tidelog_sandbox.postgres import Postgres
 
 _DATABASE = "totesys"
+_ROLE = "tidelog"
+_OF_A_LAKE = {"data", "ledger", "schema", "failures", ".tidelog"}
+_MINUTE = 1.0
+"""Seconds that a minute of a retry's rest, or of an alarm's period, lasts here."""
 
 
 def demo(
@@ -25,42 +33,60 @@ def demo(
         Path, typer.Option(file_okay=False, help="Folder for the demo's lake. It is emptied first.")
     ] = Path(".tidelog/demo"),
 ) -> None:
-    """Ingest a shop's database on this machine: everything at first, then only what changed."""
+    """Ingest a shop's database on this machine: everything, then what changed, then what two failures held up."""
     screen = console()
     started = time.monotonic()
     _empty(lake)
     with Postgres(settings={"fsync": "off"}) as server:
         screen.print("PostgreSQL is up; opening the Totesys shop …")
-        address = server.create_database(_DATABASE)
-        connection = Connection(
-            "postgres",
-            host="127.0.0.1",
-            port=server.port,
-            database=_DATABASE,
-            password=server.password,
-            ssl_context=False,
-        )
-        shop.create(connection)
+        address = _open_shop(server)
         screen.print("Deploying template.yaml on this machine: Lambda, SQS, S3, Parameter Store …")
-        with deployed(address, lake, None, None) as sandbox:
+        with (
+            deployed(address, lake, RetrySeconds=f"{_MINUTE:g}", LockSeconds="1") as sandbox,
+            _connected(server) as owner,
+            _connected(server) as migration,
+        ):
+            sandbox.start_alarms(_MINUTE)
             screen.print("\n[bold]Tick 1[/bold]: everything is new")
             first = run_tick(sandbox, "tick 1")
             show_tick(screen, first)
-            changed = shop.do_business(connection, seed=1)
-            words = ", ".join(f"{rows} in {table}" for table, rows in changed.items())
-            screen.print(f"\nThe shop does business. Rows written: {words}")
+            _do_business(screen, owner, seed=1)
             screen.print("\n[bold]Tick 2[/bold]: only what changed")
             second = run_tick(sandbox, "tick 2")
             show_tick(screen, second)
-        connection.close()
-    if not (first.complete and second.complete):
+            _do_business(screen, owner, seed=2)
+            healed = Mishap(screen, sandbox, owner, migration, role=_ROLE, lake=lake).run()
+    if not (first.complete and second.complete and healed):
         raise typer.Exit(1)
-    _show_lake(lake, second)
+    _show_lake(screen, lake, second)
     screen.print(f"\nDone in {time.monotonic() - started:.0f} s.")
 
 
-def _show_lake(lake: Path, tick: TickResult) -> None:
-    screen = console()
+def _open_shop(server: Postgres) -> str:
+    """Create the shop's database and a role that may only read it; return the role's address."""
+    server.create_database(_DATABASE)
+    with _connected(server) as owner:
+        shop.create(owner)
+        owner.run(f"CREATE ROLE {_ROLE} LOGIN PASSWORD '{server.password}'")
+        owner.run(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {_ROLE}")
+    return f"postgresql://{_ROLE}:{server.password}@127.0.0.1:{server.port}/{_DATABASE}"
+
+
+@contextmanager
+def _connected(server: Postgres) -> Iterator[Connection]:
+    """Lend a connection of the database's owner."""
+    connection = Connection("postgres", "127.0.0.1", _DATABASE, server.port, server.password, ssl_context=False)
+    with closing(connection):
+        yield connection
+
+
+def _do_business(screen: Console, owner: Connection, seed: int) -> None:
+    changed = shop.do_business(owner, seed=seed)
+    words = ", ".join(f"{rows} in {table}" for table, rows in changed.items())
+    screen.print(f"\nThe shop does business. Rows written: {words}")
+
+
+def _show_lake(screen: Console, lake: Path, tick: TickResult) -> None:
     largest = max((table for table in tick.tables if table.segment), key=lambda table: table.rows)
     path = lake / str(largest.segment)
     with gzip.open(path, "rt", encoding="utf-8") as lines:
@@ -78,6 +104,12 @@ def _show_lake(lake: Path, tick: TickResult) -> None:
 
 def _empty(lake: Path) -> None:
     """Empty the demo's folder, but nothing that is not a lake."""
-    if lake.exists() and {entry.name for entry in lake.iterdir()} - {"data", "ledger", "schema", ".tidelog"}:
+    if lake.exists() and {entry.name for entry in lake.iterdir()} - {
+        "data",
+        "ledger",
+        "schema",
+        "failures",
+        ".tidelog",
+    }:
         raise typer.BadParameter(f"{lake} holds other files than a lake's: name another folder", param_hint="--lake")
     shutil.rmtree(lake, ignore_errors=True)

@@ -101,9 +101,14 @@ def up(
 
 @contextmanager
 def deployed(
-    database: str, lake: Path, tables: list[str] | None, exclude: list[str] | None, schedule: str = "rate(1 day)"
+    database: str,
+    lake: Path,
+    tables: list[str] | None = None,
+    exclude: list[str] | None = None,
+    schedule: str = "rate(1 day)",
+    **more: str,
 ) -> Iterator[Sandbox]:
-    """Deploy the template on this machine with its mappings live.
+    """Deploy the template on this machine with its mappings live; `more` are further parameters of it.
 
     Raises:
         typer.BadParameter: the database's address can't be used.
@@ -116,6 +121,7 @@ def deployed(
         "IncludeTables": ",".join(tables or ["*"]),
         "ExcludeTables": ",".join(exclude or []),
         "DatabaseTls": tls,
+        **more,
     }
     with ExitStack() as stack:
         with live_line("deploying the template on this machine"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich import box
@@ -87,3 +87,13 @@ def live_line(title: str) -> Iterator[Line]:
     screen = console(err=True)
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         yield Line(progress, title)
+
+
+@contextmanager
+def live_count(title: str) -> Iterator[Callable[[int], object]]:
+    """Show a number that grows, on a terminal; elsewhere nothing."""
+    screen = console(err=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda count: progress.update(task, description=f"{title}: {count:,}")

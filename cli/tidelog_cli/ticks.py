@@ -24,7 +24,10 @@ class TableResult:
         sequential_id: of the table's last increment.
         seconds: how long the run took.
         segment: the key of the object, None where there is none.
-        reason: why it failed.
+        error: what kind of failure it was.
+        reason: why it failed, and what to do.
+        then: what becomes of the message of a table that failed: "retried", "given up" or "buried".
+        again: seconds after which it is tried again.
     """
 
     table: str
@@ -34,7 +37,10 @@ class TableResult:
     sequential_id: int = 0
     seconds: float = 0.0
     segment: str | None = None
+    error: str = ""
     reason: str = ""
+    then: str = ""
+    again: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +132,13 @@ def read_result(invocation: Invocation) -> TableResult | None:
         if record.get("message") == "run done":
             names = ("table", "outcome", "rows", "bytes", "sequential_id", "seconds", "segment")
             return TableResult(**{name: record[name] for name in names if name in record})  # None is not logged
-    table = next((record["table"] for record in logged if "table" in record), invocation.record["body"])
-    reason = next((record["reason"] for record in logged if "reason" in record), _what_failed(invocation))
-    return TableResult(table, "failed", reason=reason, seconds=invocation.duration)
+        if record.get("message") == "run failed":
+            reason = ". ".join(filter(None, [record["reason"], record["hint"]]))
+            table = record["table"] or invocation.record["body"]
+            then, again = record["then"], record["again_in_seconds"]
+            return TableResult(table, "failed", error=record["error"], reason=reason, then=then, again=again)
+    reason = _what_failed(invocation)
+    return TableResult(invocation.record["body"], "failed", error=invocation.kind, reason=reason, then="retried")
 
 
 def _log_records(lines: Iterable[str]) -> Iterable[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The scheduler: one tick, one message per table."""
+"""The scheduler: one tick, one message per table; then a look at whether all is well."""
 
 from __future__ import annotations
 
@@ -8,35 +8,62 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-import boto3
-from aws_lambda_powertools import Logger
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from tidelog.pipeline import build_source, client_config
-from tidelog.queues import WorkQueue
-from tidelog.scheduling import schedule
+from tidelog.pipeline import Scheduler, build_scheduler
+from tidelog.scheduling import Tick, schedule
 from tidelog.settings import SchedulerSettings, read_scheduler_settings
-from tidelog.source import Source
+from tidelog.watching import Sight
 
 logger = Logger()
 
 
 @cache
-def parts() -> tuple[SchedulerSettings, Source, WorkQueue]:
+def parts() -> tuple[SchedulerSettings, Scheduler]:
     """Build the parts once per process, when the first tick comes."""
     settings = read_scheduler_settings(os.environ)
-    queue = WorkQueue(boto3.client("sqs", config=client_config()), settings.work_queue_url)
-    return settings, build_source(settings.database), queue
+    return settings, build_scheduler(settings)
 
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  # noqa: ARG001 - Lambda passes both
     """Send the messages of a tick; return the tables, and what was left out and why."""
-    settings, source, queue = parts()
+    settings, scheduler = parts()
     due = event.get("scheduled_time") or datetime.now(UTC).isoformat()
     logger.info("tick started", due=due)
-    tick = schedule(due, source=source, queue=queue, selection=settings.selection)
+    tick = schedule(due, source=scheduler.source, queue=scheduler.queue, selection=settings.selection)
+    report_tick(tick, settings.stack)
+    report_sight(scheduler.watching.look(tick.tables), settings.stack)
+    return {**asdict(tick), "tables": [str(table) for table in tick.tables]}
+
+
+def report_tick(tick: Tick, stack: str) -> None:
+    """Log what a tick did, and count it: an alarm listens for the next one."""
     for left in tick.refused:
         logger.error("table refused", table=left.table, reason=left.reason)
-    logger.info("tick done", tables=tick.tables, skipped=len(tick.skipped), refused=len(tick.refused))
-    return asdict(tick)
+    logger.info("tick done", tables=len(tick.tables), skipped=len(tick.skipped), refused=len(tick.refused))
+    emit(stack, ("Ticks", MetricUnit.Count, 1), ("RefusedTables", MetricUnit.Count, len(tick.refused)))
+
+
+def report_sight(sight: Sight, stack: str) -> None:
+    """Log what a look has shown, and emit it as metrics."""
+    for table, seconds in sight.stale:
+        logger.error("table stale", table=table, seconds=round(seconds))
+    if sight.holder:
+        logger.info("horizon held", by=sight.holder, seconds=round(sight.held))
+    emit(
+        stack,
+        ("StalestTableSeconds", MetricUnit.Seconds, sight.stalest),
+        ("HorizonHeldSeconds", MetricUnit.Seconds, sight.held),
+    )
+
+
+def emit(stack: str, *values: tuple[str, MetricUnit, float]) -> None:
+    """Emit metrics of a stack."""
+    metrics = Metrics()
+    metrics.add_dimension("stack", stack)
+    for name, unit, value in values:
+        metrics.add_metric(name, unit, value)
+    metrics.flush_metrics()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -11,11 +12,11 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from tidelog.errors import TidelogError
 from tidelog.ingesting import Run
-from tidelog.messages import decode
-from tidelog.pipeline import Pipeline, build_pipeline
+from tidelog.letters import Received
+from tidelog.pipeline import build_worker
 from tidelog.settings import read_worker_settings
+from tidelog.working import Failed, Worker
 
 _SPARE_SECONDS = 10  # for what comes after the last statement: commit, publish, project
 
@@ -23,40 +24,53 @@ logger = Logger()
 
 
 @cache
-def pipeline() -> Pipeline:
+def worker() -> Worker:
     """Build the parts once per process, when the first message comes."""
-    return build_pipeline(read_worker_settings(os.environ))
+    return build_worker(read_worker_settings(os.environ))
 
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Work off the messages of an event source mapping; what failed is reported and comes again."""
+    """Work off the messages of an event source mapping; those that come again are reported as failures."""
     failed = [record["messageId"] for record in event["Records"] if not work_off(record, context)]
     return {"batchItemFailures": [{"itemIdentifier": message} for message in failed]}
 
 
 def work_off(record: dict[str, Any], context: LambdaContext) -> bool:
-    """Run one message; return whether it is done."""
+    """Work off one message; return whether it may be deleted."""
     started = time.monotonic()
-    received = record["attributes"].get("ApproximateReceiveCount")
-    logger.append_keys(message_id=record["messageId"], received=received)
-    try:
-        message = decode(record["body"])
-        logger.append_keys(table=message.table)
-        logger.info("run started", tick=message.tick)
-        seconds = max(1.0, context.get_remaining_time_in_millis() / 1000 - _SPARE_SECONDS)
-        run = pipeline().ingestion.ingest(message.table_name, seconds=seconds)
-    except TidelogError as error:
-        logger.exception("run failed", error=type(error).__name__, reason=str(error))
-        return False
-    report(run, time.monotonic() - started)
+    message = read(record)
+    logger.append_keys(message_id=message.id, received=message.tries)
+    logger.info("run started", body=message.body[:500])
+    seconds = max(1.0, context.get_remaining_time_in_millis() / 1000 - _SPARE_SECONDS)
+    done = worker().work_off(message, seconds=seconds, run=context.aws_request_id)
+    if isinstance(done, Failed):
+        report_failure(done)
+        return done.then == "buried"
+    report(done, time.monotonic() - started)
     return True
 
 
+def read(record: dict[str, Any]) -> Received:
+    """Return a record as the library has it."""
+    attributes = record["attributes"]
+    first = datetime.fromtimestamp(int(attributes["ApproximateFirstReceiveTimestamp"]) / 1000, UTC)
+    return Received(
+        id=record["messageId"],
+        receipt=record["receiptHandle"],
+        body=record["body"],
+        queue=record["eventSourceARN"].rpartition(":")[2],
+        group=attributes["MessageGroupId"],
+        tries=int(attributes["ApproximateReceiveCount"]),
+        first_seen=first.isoformat(timespec="seconds"),
+    )
+
+
 def report(run: Run, seconds: float) -> None:
-    """Log what a run did, and emit it as metrics of its table."""
+    """Log what a run did, and emit it as metrics."""
     logger.info(
         "run done",
+        table=run.table,
         outcome=run.outcome,
         rows=run.rows,
         bytes=run.bytes,
@@ -66,10 +80,35 @@ def report(run: Run, seconds: float) -> None:
         strategy=run.strategy,
         seconds=round(seconds, 3),
     )
+    emit(
+        run.table,
+        ("Rows", MetricUnit.Count, run.rows),
+        ("Bytes", MetricUnit.Bytes, run.bytes),
+        ("Duration", MetricUnit.Seconds, seconds),
+    )
+
+
+def report_failure(failed: Failed) -> None:
+    """Log why a message failed and what becomes of it, and count it."""
+    failure = failed.failure
+    logger.error(
+        "run failed",
+        table=failure.table,
+        error=failure.error,
+        reason=failure.reason,
+        hint=failure.hint,
+        then=failed.then,
+        again_in_seconds=failed.seconds,
+        exc_info=failed.error,
+    )
+    emit(failure.table, ("Failures", MetricUnit.Count, 1))
+
+
+def emit(table: str, *values: tuple[str, MetricUnit, float]) -> None:
+    """Emit metrics of the stack. The table stands beside them: metrics of its own for each would cost by the month."""
     metrics = Metrics()
     metrics.add_dimension("stack", os.environ["TIDELOG_STACK"])
-    metrics.add_dimension("table", run.table)
-    metrics.add_metric("Rows", MetricUnit.Count, run.rows)
-    metrics.add_metric("Bytes", MetricUnit.Bytes, run.bytes)
-    metrics.add_metric("Duration", MetricUnit.Seconds, seconds)
+    metrics.add_metadata("table", table)
+    for name, unit, value in values:
+        metrics.add_metric(name, unit, value)
     metrics.flush_metrics()

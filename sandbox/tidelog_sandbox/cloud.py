@@ -113,6 +113,39 @@ class Cloud:
         with self._lock:
             self._command("mirror the lake", {"mirror": str(directory.resolve()), "bucket": bucket, "account": ACCOUNT})
 
+    def disturb(
+        self,
+        calls: str,
+        what: str,
+        *,
+        carried_out: bool = False,
+        share: float = 1,
+        times: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Let calls of functions go wrong from now on; see :class:`~tidelog_sandbox.faults.Disturbance`."""
+        disturbance = {"calls": calls, "what": what, "carried_out": carried_out}
+        with self._lock:
+            self._command("disturb", {"disturb": {**disturbance, "share": share, "times": times, "seed": seed}})
+
+    def calm(self) -> None:
+        """Let all calls go well again."""
+        with self._lock:
+            self._command("calm", {"calm": True})
+
+    def emails(self, first: int = 0) -> list[dict[str, str]]:
+        """The emails that were sent, oldest first, but for so many of the first."""
+        with self._lock:
+            emails: list[dict[str, str]] = self._command("read the emails", {"emails": first})["emails"]
+            return emails
+
+    def queue_metrics(self) -> Mapping[str, Mapping[str, float]]:
+        """What CloudWatch would be told of each queue now, by the names of the queue and of the metric."""
+        with self._lock:
+            command = {"metrics": self.region, "account": ACCOUNT}
+            metrics: dict[str, dict[str, float]] = self._command("measure the queues", command)["metrics"]
+            return metrics
+
     def close(self) -> None:
         """End the server. Nothing that it held survives."""
         for client in self._clients.values():
@@ -136,11 +169,11 @@ class Cloud:
     ) -> None:
         self.close()
 
-    def _command(self, operation: str, command: dict[str, str]) -> None:
+    def _command(self, operation: str, command: Mapping[str, object]) -> dict[str, Any]:
         assert self._process.stdin  # noqa: S101  # for the type: it is a pipe
         self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
-        self._answer(operation)
+        return self._answer(operation)
 
     def _answer(self, operation: str) -> dict[str, Any]:
         assert self._process.stdout  # noqa: S101  # for the type: it is a pipe

@@ -20,6 +20,7 @@ from tidelog_sandbox.errors import SandboxError
 from tidelog_sandbox.runtime import FunctionConfiguration
 
 _RETRIES = 2
+_EVENT_AGE = 6 * 3600
 _PLACEHOLDER = "s3://sandbox/"
 _CODE = {"AWS::Serverless::Function": "CodeUri", "AWS::Serverless::LayerVersion": "ContentUri"}
 
@@ -58,6 +59,9 @@ class ScheduleConfiguration:
         maximum_age: seconds after which an invocation that has not been made is given up.
         retries: how often an invocation that failed is made again. It is not the schedule's retry policy that says so,
             which is for a target out of reach: a schedule invokes asynchronously, and Lambda itself tries again.
+        event_age: seconds after which Lambda tries no more.
+        on_failure: the queue that Lambda tells of an invocation that it has given up; None if there is none.
+        dead_letters: the queue for what the schedule could not deliver to the function; None if there is none.
     """
 
     arn: str
@@ -67,6 +71,9 @@ class ScheduleConfiguration:
     input: str
     maximum_age: int
     retries: int
+    event_age: int = _EVENT_AGE
+    on_failure: str | None = None
+    dead_letters: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,26 +225,42 @@ def _schedules(cloud: Cloud, made: list[dict[str, Any]]) -> Iterator[ScheduleCon
     for resource in made:
         if resource["ResourceType"] != "AWS::Scheduler::Schedule":
             continue
-        found = cloud.client("scheduler").get_schedule(Name=resource["PhysicalResourceId"])
+        name = resource["PhysicalResourceId"]
+        found = cloud.client("scheduler").get_schedule(Name=name)
         if found["State"] != "ENABLED":
             continue
+        target = found["Target"]
+        retrying = _event_invoke_config(cloud, target["Arn"])
+        on_failure = retrying.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination")
         yield ScheduleConfiguration(
             arn=found["Arn"],
             expression=found["ScheduleExpression"],
             timezone=found["ScheduleExpressionTimezone"],
-            target_arn=found["Target"]["Arn"],
-            input=found["Target"].get("Input", "{}"),
-            maximum_age=int(found["Target"]["RetryPolicy"].get("MaximumEventAgeInSeconds", 86400)),
-            retries=_retries(cloud, found["Target"]["Arn"]),
+            target_arn=target["Arn"],
+            input=target.get("Input", "{}"),
+            maximum_age=int(target["RetryPolicy"].get("MaximumEventAgeInSeconds", 86400)),
+            retries=int(retrying.get("MaximumRetryAttempts", _RETRIES)),
+            event_age=int(retrying.get("MaximumEventAgeInSeconds", _EVENT_AGE)),
+            on_failure=_standard_queue(on_failure, f"the on-failure destination of {target['Arn']}"),
+            dead_letters=_standard_queue(target.get("DeadLetterConfig", {}).get("Arn"), f"the dead letters of {name}"),
         )
 
 
-def _retries(cloud: Cloud, function_arn: str) -> int:
-    """How often Lambda makes an asynchronous invocation again."""
+def _event_invoke_config(cloud: Cloud, function_arn: str) -> dict[str, Any]:
+    """What Lambda does with an asynchronous invocation that fails; empty if the function does not say."""
     try:
-        found = cloud.client("lambda").get_function_event_invoke_config(FunctionName=function_arn, Qualifier="$LATEST")
+        found: dict[str, Any] = cloud.client("lambda").get_function_event_invoke_config(
+            FunctionName=function_arn, Qualifier="$LATEST"
+        )
     except ClientError as error:
         if error.response["Error"]["Code"] != "ResourceNotFoundException":
             raise
-        return _RETRIES
-    return int(found.get("MaximumRetryAttempts", _RETRIES))
+        return {}
+    return found
+
+
+def _standard_queue(arn: str | None, what: str) -> str | None:
+    """The queue, if there is one. Raises SandboxError if it is none that Lambda and EventBridge Scheduler send to."""
+    if arn is not None and (arn.split(":")[2] != "sqs" or arn.endswith(".fifo")):
+        raise SandboxError(f"read {what}: {arn} is not a standard queue, and the sandbox sends to no other")
+    return arn

@@ -22,6 +22,7 @@ from tidelog_sandbox.mending import add, mend
 
 _DEDUPLICATION_SECONDS = 300
 _RECHECK_SECONDS = 0.1
+_POISON_RECEIVES = 3
 
 
 class FaithfulQueue(models.Queue):
@@ -41,6 +42,7 @@ class FaithfulQueue(models.Queue):
         """
         with self.lock:
             if message.approximate_receive_count:  # it comes from a source queue: no duplicate of anything here
+                message.source = f"{self.queue_arn.rpartition(':')[0]}:{message.home}"  # type: ignore[attr-defined]
                 if self.fifo_queue:
                     message.mark_sent()  # a FIFO queue counts the retention anew
             else:
@@ -50,8 +52,31 @@ class FaithfulQueue(models.Queue):
             if self.fifo_queue:
                 message.sequence_number = f"{next(self._sequence):020d}"
                 self._accepted[self._identity(message)] = (time.monotonic(), message.id, message.sequence_number)
+            # For the age of the oldest message.
+            message.arrived = time.time(), message.approximate_receive_count  # type: ignore[attr-defined]
             self._messages.append(message)
         self.announce()
+
+    def metrics(self) -> dict[str, float]:
+        """What CloudWatch is told of the queue, by the names of the metrics.
+
+        The age is that of the oldest message that is not deleted, in flight or not, since it came into this queue. As
+        in SQS, a message that was received more than three times from a standard queue no longer counts for it; one of
+        a FIFO queue does.
+        """
+        with self.lock:
+            aging = [
+                at
+                for message in self._messages
+                for at, received in [message.arrived]  # type: ignore[attr-defined]  # set by add_message
+                if self.fifo_queue or message.approximate_receive_count - received <= _POISON_RECEIVES
+            ]
+            return {
+                "ApproximateNumberOfMessagesVisible": self.approximate_number_of_messages,
+                "ApproximateNumberOfMessagesNotVisible": self.approximate_number_of_messages_not_visible,
+                "ApproximateNumberOfMessagesDelayed": self.approximate_number_of_messages_delayed,
+                "ApproximateAgeOfOldestMessage": round(time.time() - min(aging), 3) if aging else 0.0,
+            }
 
     def announce(self) -> None:
         """Wake the long pollers."""
@@ -188,6 +213,28 @@ def _start_message_move_task(response: SQSResponse) -> ActionResult:
     return ActionResult({"TaskHandle": f"moved-{moved}"})
 
 
+def metrics(account: str, region: str) -> dict[str, dict[str, float]]:
+    """The metrics of every queue, by its name."""
+    queues = list(models.sqs_backends[account][region].queues.values())
+    return {queue.name: queue.metrics() for queue in queues if isinstance(queue, FaithfulQueue)}
+
+
+def _name_sources() -> None:
+    """Say of a dead letter which queue it came from, where all system attributes are asked for."""
+
+    def receive_and_name(response: SQSResponse) -> ActionResult:
+        answer: ActionResult = receive(response)
+        queue = response.sqs_backend.get_queue(response._get_queue_name())  # noqa: SLF001  # as moto's own
+        sources = {message.id: getattr(message, "source", None) for message in queue._messages}  # noqa: SLF001
+        answered: dict[str, Any] = answer.result  # type: ignore[assignment]  # moto says object
+        for message in answered.get("Messages", []):
+            if "Attributes" in message and sources.get(message["MessageId"]):
+                message["Attributes"]["DeadLetterQueueSourceArn"] = sources[message["MessageId"]]
+        return answer
+
+    receive = mend(SQSResponse, "receive_message", receive_and_name)
+
+
 def install(endpoint: str) -> None:
     """Make moto's SQS use the classes above, and queue URLs that reach it."""
     url = property(lambda queue: f"{endpoint}/{queue.account_id}/{queue.name}")  # moto's leads to AWS
@@ -195,3 +242,4 @@ def install(endpoint: str) -> None:
     mend(models, "Queue", FaithfulQueue)
     mend(models.sqs_backends, "backend", FaithfulBackend)
     add(SQSResponse, "start_message_move_task", _start_message_move_task)
+    _name_sources()

@@ -17,11 +17,6 @@ def _alarm(api: Api, name: str, properties: dict[str, Any]) -> Made:
     return Made(name, {"Arn": _arn(api, "cloudwatch", f"alarm:{name}")})
 
 
-def _composite_alarm(api: Api, name: str, properties: dict[str, Any]) -> Made:
-    api.call("cloudwatch", "PutCompositeAlarm", **{**properties, "AlarmName": name})
-    return Made(name, {"Arn": _arn(api, "cloudwatch", f"alarm:{name}")})
-
-
 def _remove_alarm(api: Api, ref: str) -> None:
     api.call("cloudwatch", "DeleteAlarms", AlarmNames=[ref])
 
@@ -87,7 +82,6 @@ def _event_invoke_config(api: Api, name: str, properties: dict[str, Any]) -> Mad
 
 TYPES = (
     ResourceType("AWS::CloudWatch::Alarm", "AlarmName", _alarm, _remove_alarm),
-    ResourceType("AWS::CloudWatch::CompositeAlarm", "AlarmName", _composite_alarm, _remove_alarm),
     ResourceType(
         "AWS::Scheduler::Schedule",
         "Name",

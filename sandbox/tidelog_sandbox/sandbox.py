@@ -3,14 +3,16 @@
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
 
-from tidelog_sandbox import deployment
+from tidelog_sandbox import alarms, deployment
 from tidelog_sandbox.cloud import REGION, Cloud
+from tidelog_sandbox.credentials import secret_content
+from tidelog_sandbox.destinations import sender
+from tidelog_sandbox.emails import Email, Mailbox
 from tidelog_sandbox.errors import SandboxError
 from tidelog_sandbox.functions import Function, Invocation, Listener, LogListener
 from tidelog_sandbox.mappings import Poller
@@ -63,12 +65,14 @@ class Sandbox:
         self._functions: dict[str, Function] = {}
         self._pollers: list[Poller] = []
         self._tickers: list[Ticker] = []
+        self._watch: alarms.Watch | None = None
         self._changed = threading.Condition()
         self._changes = 0
         self._failures: list[Exception] = []
 
     def __enter__(self) -> Self:
         self.cloud = Cloud(region=self._region, conflicts=self._conflicts)
+        self._mailbox = Mailbox(self.cloud)
         try:
             self._deploy()
         except BaseException:
@@ -89,6 +93,7 @@ class Sandbox:
             ticker.begin_to_stop()
         for function in self._functions.values():
             function.close()
+        self.stop_alarms()
         self.cloud.close()  # before the pollers are awaited: their requests end with it
         self.stop_schedules()
         self.stop_mappings()
@@ -153,7 +158,7 @@ class Sandbox:
         """Begin to fire the schedules. One with a rate fires at once."""
         if not self._tickers:
             self._tickers = [
-                Ticker(schedule, self._function(schedule.target_arn), self._failed)
+                Ticker(schedule, self._function(schedule.target_arn), self._failed, sender(self.cloud))
                 for schedule in self.deployment.schedules
             ]
 
@@ -162,6 +167,62 @@ class Sandbox:
         tickers, self._tickers = self._tickers, []
         for ticker in tickers:
             ticker.stop()
+
+    def start_alarms(self, minute: float = 60.0) -> None:
+        """Begin to record metrics and to evaluate the alarms, of which each follows its metric from then on.
+
+        Metrics are those of queues and functions, and those that functions log in the embedded metric format; they are
+        also in CloudWatch. A topic that an alarm names is told of its changes, whoever makes them.
+
+        Args:
+            minute: how many seconds a minute of an alarm's period lasts. The values of metrics, such as ages, stay in
+                true seconds.
+
+        Raises:
+            SandboxError: there is an alarm that could not be evaluated as CloudWatch would.
+        """
+        if not self._watch:
+            self._watch = alarms.Watch(self.cloud, self._functions.keys(), self._failed, minute)
+            # First of all, so that no listener that fails keeps anything from it.
+            self._listeners = [self._watch.hear, *self._listeners]
+            self._log_listeners = [self._watch.hear_line, *self._log_listeners]
+
+    def stop_alarms(self) -> None:
+        """Evaluate no more; the alarms keep their states."""
+        watch, self._watch = self._watch, None
+        if watch:
+            # Not removed in place: another thread may just be calling one after the other.
+            self._listeners = [each for each in self._listeners if each != watch.hear]
+            self._log_listeners = [each for each in self._log_listeners if each != watch.hear_line]
+            watch.stop()
+
+    @property
+    def alarms(self) -> Mapping[str, str]:
+        """The states of the alarms, by their names: OK, ALARM or INSUFFICIENT_DATA, in which each begins."""
+        return alarms.states(self.cloud)
+
+    def wait_for_alarm(self, name_contains: str, state: str, timeout: float) -> str:
+        """Wait until the one alarm with that in its name has a state, and give its full name.
+
+        Raises:
+            TimeoutError: it has not in time; the message says what the states are.
+            SandboxError: there is no such alarm, or more than one; or the sandbox itself has failed meanwhile.
+        """
+        return alarms.wait_for(self.cloud, name_contains, state, timeout, self._check)
+
+    @property
+    def emails(self) -> tuple[Email, ...]:
+        """Every email that was sent, oldest first."""
+        return self._mailbox.emails
+
+    def wait_for_email(self, matches: Callable[[Email], bool], timeout: float) -> Email:
+        """The oldest email that matches; those sent before count too.
+
+        Raises:
+            TimeoutError: none has come in time; the message says what did.
+            SandboxError: the sandbox itself has failed meanwhile.
+        """
+        return self._mailbox.wait_for(matches, timeout, self._check)
 
     def wait_until_idle(self, timeout: float, *, hidden: bool = True) -> None:
         """Wait until the mapped queues are empty and no function is at work.
@@ -177,8 +238,7 @@ class Sandbox:
         end = time.monotonic() + timeout
         while work := self._work(hidden=hidden):
             with self._changed:
-                if self._failures:
-                    raise SandboxError(f"work in the background: {self._failures[0]!r}") from self._failures[0]
+                self._check()
                 left = end - time.monotonic()
                 if left <= 0:
                     raise TimeoutError(f"the sandbox is not idle after {timeout:g} seconds: {work}")
@@ -248,6 +308,10 @@ class Sandbox:
         for listener in self._log_listeners:
             listener(function, line)
 
+    def _check(self) -> None:
+        if self._failures:
+            raise SandboxError(f"work in the background: {self._failures[0]!r}") from self._failures[0]
+
     def _failed(self, error: Exception) -> None:
         self._failures.append(error)
         self._note_change()
@@ -256,26 +320,3 @@ class Sandbox:
         with self._changed:
             self._changes += 1
             self._changed.notify_all()
-
-
-def secret_content(database: str | Mapping[str, object]) -> dict[str, object]:
-    """A database's secret, in the format of RDS, from a connection string or from the secret itself.
-
-    Raises:
-        SandboxError: the text is no connection string with host, user and database.
-    """
-    if not isinstance(database, str):
-        return dict(database)
-    parts = urlsplit(database)
-    if parts.scheme not in ("postgresql", "postgres") or not (
-        parts.hostname and parts.username and parts.path.strip("/")
-    ):
-        raise SandboxError("read the database's address: it is not postgresql://user:password@host:port/database")
-    return {
-        "engine": "postgres",
-        "host": parts.hostname,
-        "port": parts.port or 5432,
-        "dbname": unquote(parts.path.strip("/")),
-        "username": unquote(parts.username),
-        "password": unquote(parts.password or ""),
-    }

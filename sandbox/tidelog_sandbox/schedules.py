@@ -1,12 +1,19 @@
-"""EventBridge Scheduler: starts functions when their schedules' expressions say so."""
+"""EventBridge Scheduler: starts functions when their schedules' expressions say so.
+
+It invokes asynchronously: what comes of an invocation is between Lambda and the function, which is tried again. The
+schedule's own dead letters are what could not be brought to the function at all.
+"""
 
 import json
 import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from tidelog_sandbox.deployment import ScheduleConfiguration
+from tidelog_sandbox.destinations import Condition, Send, record
+from tidelog_sandbox.errors import SandboxError
 from tidelog_sandbox.expressions import occurrences
 from tidelog_sandbox.functions import Function
 
@@ -20,7 +27,8 @@ class Ticker:
     Args:
         configuration: the schedule.
         function: what it starts.
-        failed: is called with what the function is not to blame for.
+        failed: is called with what the function is not to blame for, unless the schedule has a queue for that.
+        send: sends to the queues of what failed.
         now: the time; it must know its time zone.
         retry_seconds: how long to wait before each further attempt at an invocation that failed.
     """
@@ -30,12 +38,15 @@ class Ticker:
         configuration: ScheduleConfiguration,
         function: Function,
         failed: Callable[[Exception], object],
+        send: Send,
+        *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         retry_seconds: tuple[float, ...] = RETRY_SECONDS,
     ) -> None:
         self.configuration = configuration
         self._function = function
         self._failed = failed
+        self._send = send
         self._now = now
         self._retry_seconds = retry_seconds
         self._stopping = threading.Event()
@@ -63,28 +74,78 @@ class Ticker:
                     return
             if self._stopping.is_set():
                 return
-            if -wait > self.configuration.maximum_age:
-                continue  # the machine slept too long over this one
+            if -wait > self.configuration.maximum_age:  # the machine slept too long over this one
+                self._guard(self._pass_over, moment)
+                continue
             self._runs = [run for run in self._runs if run.is_alive()]
-            self._runs.append(threading.Thread(target=self._fire, args=(moment,), daemon=True))
+            self._runs.append(threading.Thread(target=self._guard, args=(self._fire, moment), daemon=True))
             self._runs[-1].start()
 
-    def _fire(self, moment: datetime) -> None:
-        execution = str(uuid.uuid4())
-        delays = self._retry_seconds[: self.configuration.retries]
+    def _guard(self, act: Callable[[datetime, str], object], moment: datetime) -> None:
+        """Do what a moment of the schedule asks for, as an execution of its own, and report what goes wrong."""
+        try:
+            act(moment, str(uuid.uuid4()))
+        except Exception as error:  # noqa: BLE001  # this thread has nobody who would see it
+            if not self._stopping.is_set():  # when all ends, what is under way fails
+                self._failed(error)
+
+    def _fire(self, moment: datetime, execution: str) -> None:
+        """Invoke the function until it succeeds, or Lambda would give it up."""
+        configuration, begun = self.configuration, time.monotonic()
+        event = payload(configuration, moment, execution)
+        delays = self._retry_seconds[: configuration.retries]
         for attempt, delay in enumerate((*delays, None), start=1):
             try:
-                if self._function.invoke(payload(self.configuration, moment, execution, attempt)).succeeded:
-                    return
-            except Exception as error:  # noqa: BLE001  # this thread has nobody who would see it
-                if not self._stopping.is_set():  # when all ends, what is under way fails
-                    self._failed(error)
+                invocation = self._function.invoke(event)
+            except SandboxError as error:
+                if not configuration.dead_letters or self._stopping.is_set():
+                    raise
+                self._bury(moment, execution, {"ERROR_CODE": "ServiceUnavailable", "ERROR_MESSAGE": str(error)})
                 return
-            if delay is None or self._stopping.wait(delay):
+            if invocation.succeeded:
+                return
+            too_old = delay is not None and time.monotonic() - begun + delay > configuration.event_age
+            if delay is None or too_old:
+                if configuration.on_failure:
+                    condition: Condition = "EventAgeExceeded" if too_old else "RetriesExhausted"
+                    self._send(
+                        configuration.on_failure, record(configuration.target_arn, invocation, attempt, condition), {}
+                    )
+                return
+            if self._stopping.wait(delay):
                 return
 
+    def _pass_over(self, moment: datetime, execution: str) -> None:
+        self._bury(
+            moment,
+            execution,
+            {
+                "ERROR_CODE": "EventAgeExceeded",
+                "ERROR_MESSAGE": f"The event is older than {self.configuration.maximum_age} seconds",
+                "EXHAUSTED_RETRY_CONDITION": "MaximumEventAgeInSeconds",
+            },
+        )
 
-def payload(configuration: ScheduleConfiguration, moment: datetime, execution: str, attempt: int = 1) -> object:
+    def _bury(self, moment: datetime, execution: str, reason: Mapping[str, str]) -> None:
+        """Put what the function would have got among the schedule's dead letters, if it has any.
+
+        The names of the attributes are those of EventBridge Scheduler; the error codes are not, it documents none.
+        """
+        if self.configuration.dead_letters:
+            attributes = {
+                **reason,
+                "EXECUTION_ID": execution,
+                "IS_PAYLOAD_TRUNCATED": "false",
+                "RETRY_ATTEMPTS": "0",
+                "SCHEDULED_TIME": _written(moment),
+                "SCHEDULE_ARN": self.configuration.arn,
+                "TARGET_ARN": self.configuration.target_arn,
+            }
+            body = json.dumps(payload(self.configuration, moment, execution))
+            self._send(self.configuration.dead_letters, body, attributes)
+
+
+def payload(configuration: ScheduleConfiguration, moment: datetime, execution: str) -> object:
     """A schedule's input, with the values of its placeholders.
 
     https://docs.aws.amazon.com/scheduler/latest/UserGuide/managing-schedule-context-attributes.html
@@ -92,9 +153,13 @@ def payload(configuration: ScheduleConfiguration, moment: datetime, execution: s
     text = configuration.input
     for name, value in {
         "schedule-arn": configuration.arn,
-        "scheduled-time": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "scheduled-time": _written(moment),
         "execution-id": execution,
-        "attempt-number": str(attempt),
+        "attempt-number": "1",  # of the schedule, which reaches the function at once or never
     }.items():
         text = text.replace(f"<aws.scheduler.{name}>", value)
     return json.loads(text)
+
+
+def _written(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -22,8 +22,9 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from moto.s3.models import s3_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from tidelog_sandbox import lake, permissions, queues, resources
+from tidelog_sandbox import lake, monitoring, parameter_store, permissions, queues, resources, topics
 from tidelog_sandbox.errors import SandboxError
+from tidelog_sandbox.faults import Disturbance, Faults
 from tidelog_sandbox.mending import mend
 from tidelog_sandbox.objects import AtomicWrites
 
@@ -36,30 +37,28 @@ def main() -> None:
     warnings.simplefilter("ignore")  # moto's, about keys that were not closed
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     answers, sys.stdout = sys.stdout, sys.stderr  # nothing but answers on standard output
-    server = _server(conflicts=arguments.conflicts)
+    server, faults = _server(conflicts=arguments.conflicts)
     kept = _mend(f"http://127.0.0.1:{server.port}")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     _answer(answers, {"port": server.port, "resource_types": [model.__name__ for model in kept]})
     for line in sys.stdin:
-        _answer(answers, _obeyed(json.loads(line)))
+        _answer(answers, _obeyed(json.loads(line), faults))
     os._exit(0)  # at once: requests under way have nobody to answer to
 
 
-def _server(*, conflicts: bool) -> BaseWSGIServer:
+def _server(*, conflicts: bool) -> tuple[BaseWSGIServer, Faults]:
     application = DomainDispatcherApplication(create_backend_app)
-    return make_server(
-        "127.0.0.1",
-        0,
-        AtomicWrites(application, conflicts=conflicts),
-        threaded=True,
-        request_handler=MotoRequestHandler,
-    )
+    faults = Faults(AtomicWrites(application, conflicts=conflicts))
+    return make_server("127.0.0.1", 0, faults, threaded=True, request_handler=MotoRequestHandler), faults
 
 
 def _mend(endpoint: str) -> list[Any]:
     queues.install(endpoint)
     lake.install()
     permissions.install()
+    topics.install()
+    monitoring.install()
+    parameter_store.install()
     _forget_instances()
     _refuse_invocations()
     return list(resources.install(endpoint))
@@ -82,12 +81,20 @@ def _refuse_invocations() -> None:
     mend(LambdaFunction, "_invoke_lambda", refuse)
 
 
-def _obeyed(command: dict[str, Any]) -> dict[str, Any]:
+def _obeyed(command: dict[str, Any], faults: Faults) -> dict[str, Any]:
     """Carry out a command and say what came of it."""
     try:
         match command:
             case {"mirror": directory, "bucket": name, "account": account}:
                 lake.mirror(s3_backends[account]["aws"].get_bucket(name), Path(directory))
+            case {"disturb": disturbance}:
+                faults.disturb(Disturbance(**disturbance))
+            case {"calm": True}:
+                faults.calm()
+            case {"emails": first}:
+                return {"emails": topics.sent(first)}
+            case {"metrics": region, "account": account}:
+                return {"metrics": queues.metrics(account, region)}
             case _:
                 return {"error": f"no such command: {command}"}
     except SandboxError as error:

@@ -2,13 +2,14 @@
 
 The modules from the outside in:
 
-- use cases: `scheduling` (a tick becomes messages), `ingesting` (a message becomes a run), `extraction` (the steps of a
-  run as plain functions), over the parts that `pipeline` builds
+- use cases: `scheduling` (a tick becomes messages), `watching` (is all well?), `working` (a message is worked off,
+  tried again or buried), `ingesting` (a run of a table), `extraction` (the steps of a run as plain functions), over the
+  parts that `pipeline` builds
 - the world: `source` (PostgreSQL, through `connection`), `segment`, `publishing`, `ledger` and `objects` (S3),
-  `parameters` (Parameter Store), `queues` (SQS), `credentials` (Secrets Manager); `failures` turns what their drivers
-  raise into `errors`
-- pure: `messages`, `settings`, `tables`, `selection`, `schema`, `catalog`, `columns`, `stream`, `rows`, `windows`,
-  `planning`, `continuity`, `events`, `lake`, `timestamps`, `quoting`
+  `parameters` and `marks` (Parameter Store), `queues` and `deadletters` (SQS), `notices` (SNS), `credentials` (Secrets
+  Manager); `failures` turns what their drivers raise into `errors`
+- pure: `messages`, `letters`, `settings`, `horizon`, `tables`, `selection`, `schema`, `catalog`, `columns`, `stream`,
+  `rows`, `windows`, `planning`, `continuity`, `events`, `lake`, `timestamps`, `quoting`
 """
 
 __version__ = "0.1.0"

@@ -113,6 +113,26 @@ FROM (SELECT s AS snapshot, pg_snapshot_xmin(s) AS horizon, pg_is_in_recovery() 
 """
 
 
+# A running transaction's id stands in one of the two; the horizon is the oldest one. All may see the ids, but not since
+# when: that takes pg_read_all_stats.
+_HORIZON = """
+SELECT json_build_object('horizon', h.low::text::bigint, 'limit', h.high::text::bigint, 'holder', coalesce(
+  (SELECT json_build_object('pid', a.pid, 'user', a.usename, 'database', a.datname,
+                            'application', nullif(a.application_name, ''), 'since', a.xact_start)
+   FROM pg_stat_activity a WHERE a.backend_xid = h.stored LIMIT 1),
+  (SELECT json_build_object('prepared', p.gid, 'user', p.owner, 'database', p.database, 'since', p.prepared)
+   FROM pg_prepared_xacts p WHERE p.transaction = h.stored LIMIT 1)))::text
+FROM (SELECT pg_snapshot_xmin(s) AS low, pg_snapshot_xmax(s) AS high,
+             (pg_snapshot_xmin(s)::text::numeric % 4294967296)::text::xid AS stored
+      FROM pg_current_snapshot() s) h
+"""
+
+
+def horizon_query() -> str:
+    """Return the question for the horizon, and who holds it."""
+    return _HORIZON
+
+
 def relations_query() -> str:
     """Return the statement that lists every user relation."""
     return _RELATIONS

@@ -12,7 +12,6 @@ from pg8000.native import Connection
 from tidelog.credentials import Credentials
 
 _CONNECT_SECONDS = 10
-_LOCK_SECONDS = 10
 _LIST_SECONDS = 50
 _SILENCE_SECONDS = 930  # more than a function lives; a peer that is gone is noticed by keep-alive
 
@@ -22,7 +21,8 @@ SET client_encoding = 'UTF8'; SET standard_conforming_strings = on; SET search_p
 SET row_security = off; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = iso_8601;
 SET bytea_output = hex; SET extra_float_digits = 1; SET xmloption = content; SET lc_monetary = 'C';
 SET quote_all_identifiers = off;
-SET statement_timeout = '{list}s'; SET lock_timeout = '{lock}s'; SET idle_in_transaction_session_timeout = '{silence}s';
+SET statement_timeout = '{list}s'; SET lock_timeout = '{lock}ms';
+SET idle_in_transaction_session_timeout = '{silence}s';
 """
 
 _COPY_DATA = ord("d")  # a message is a byte, four for its length with themselves, and its content
@@ -48,12 +48,13 @@ class _BulkConnection(Connection):  # type: ignore[misc] # the driver is untyped
             context.stream_write(b"".join(rows))
 
 
-def connect(credentials: Credentials, tls: str) -> Connection:
+def connect(credentials: Credentials, tls: str, lock_seconds: float) -> Connection:
     """Connect and set the session.
 
     Args:
         credentials: the database and the role.
         tls: "verify-full", "require" or "disable".
+        lock_seconds: how long a lock is waited for.
     """
     context = _tls_context(tls)
     sock = socket.create_connection((credentials.host, credentials.port), _CONNECT_SECONDS)
@@ -73,7 +74,8 @@ def connect(credentials: Credentials, tls: str) -> Connection:
     except BaseException:
         sock.close()
         raise
-    connection.run(_SESSION.format(list=_LIST_SECONDS, lock=_LOCK_SECONDS, silence=_SILENCE_SECONDS))
+    lock = max(1, round(lock_seconds * 1000))
+    connection.run(_SESSION.format(list=_LIST_SECONDS, lock=lock, silence=_SILENCE_SECONDS))
     return connection
 
 

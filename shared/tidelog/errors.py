@@ -41,9 +41,13 @@ class TidelogError(Exception):
         self.hint = hint
         super().__init__(operation, self.subject, self.reason, hint)
 
+    @property
+    def what(self) -> str:
+        """What failed, without the hint."""
+        return f"{self.operation} {self.subject}: {self.reason}".replace(" :", ":")
+
     def __str__(self) -> str:
-        text = f"{self.operation} {self.subject}: {self.reason}".replace(" :", ":")
-        return f"{text}. {self.hint}" if self.hint else text
+        return f"{self.what}. {self.hint}" if self.hint else self.what
 
 
 class Retryable(TidelogError):

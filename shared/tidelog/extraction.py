@@ -59,7 +59,7 @@ def read_timestamps(table: str | None = None, *, using: Pipeline | None = None) 
     """
     parameters = (using or _pipeline()).parameters
     if table is None:
-        return {str(name): summary.timestamp for name, summary in parameters.read_all()}
+        return {str(name): summary.timestamp for name, summary in parameters.read_all() if not summary.is_blank}
     return _known(using, _name(table)).timestamp
 
 
@@ -78,8 +78,9 @@ def write_timestamps(latest: Mapping[str, str | None], *, using: Pipeline | None
             timestamps.order(text)
     for table, text in latest.items():
         name = _name(table)
-        summary = parameters.read(name) or Summary()
-        parameters.write(name, msgspec.structs.replace(summary, timestamp=text))
+        summary = parameters.read(name)
+        known = Summary() if summary is None or summary.is_blank else summary
+        parameters.write(name, msgspec.structs.replace(known, timestamp=text))
 
 
 def collect_rows(table: str, timestamp: str | None, *, using: Pipeline | None = None) -> Iterator[dict[str, Any]]:
@@ -210,7 +211,7 @@ def _name(table: str) -> TableName:
 
 def _known(using: Pipeline | None, table: TableName) -> Summary:
     summary = (using or _pipeline()).parameters.read(table)
-    if summary is None:
+    if summary is None or summary.is_blank:
         raise UnknownTable("read the state of", table, "nothing was ever ingested of it", "Check its name")
     return summary
 

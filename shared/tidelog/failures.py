@@ -1,4 +1,4 @@
-"""Which failure of PostgreSQL or AWS is which of tidelog's errors: one table for each."""
+"""Which failure of PostgreSQL or AWS is which of tidelog's errors, and what a person can do about it: one table."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ssl
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 from pg8000.exceptions import DatabaseError, InterfaceError
@@ -22,38 +23,97 @@ from tidelog.errors import (
     UnreadableData,
 )
 
-# https://www.postgresql.org/docs/current/errcodes-appendix.html, the longest prefix that fits.
-_SQLSTATES: dict[str, tuple[type[TidelogError], str]] = {
-    "08": (DatabaseUnreachable, "Check that the server is up and that its network can be reached from here"),
-    "0A": (NotIngestible, "The server can't read it here: read it from the primary, or exclude it"),
-    "22021": (UnreadableData, "The table holds bytes that are no text in the database's encoding: mend the rows"),
-    "22P05": (UnreadableData, "The table holds bytes that are no text in the database's encoding: mend the rows"),
-    "28": (AccessDenied, "Check the user, the password and pg_hba.conf"),
-    "3D000": (AccessDenied, "Check the name of the database"),
-    "3F000": (UnknownTable, "Check the name of the schema"),
-    "42501": (
-        AccessDenied,
-        (
-            "GRANT USAGE ON its SCHEMA and GRANT SELECT ON the table (and each partition) to the role; "
-            "where row-level security would hide rows, it needs BYPASSRLS"
-        ),
-    ),
-    "42703": (UnknownColumn, "Check the names of the columns"),
-    "42P01": (UnknownTable, "Check the name of the table"),
-    "53": (DatabaseUnreachable, "The server is short of connections, memory or disk"),
-    "54": (UnreadableData, "A row is larger than PostgreSQL can print"),
-    "57P": (DatabaseUnreachable, "The server is shutting down, starting up or ended the connection"),
-    "58": (DatabaseUnreachable, "The server had an error of its system: see its log"),
-    "XX001": (UnreadableData, "The server reports damaged data: see its log"),
-    "XX002": (UnreadableData, "The server reports a damaged index: see its log"),
-    "": (DatabaseBusy, "It is tried again"),
-}
 
-_AWS_DENIED = frozenset({
-    "AccessDenied", "AccessDeniedException", "InvalidAccessKeyId", "SignatureDoesNotMatch",
-    "UnrecognizedClientException", "NoSuchBucket", "ResourceNotFoundException", "QueueDoesNotExist",
-    "AWS.SimpleQueueService.NonExistentQueue", "KMS.DisabledException",
-})  # fmt: skip
+class _Row(NamedTuple):
+    origin: Literal["PostgreSQL", "AWS"]
+    codes: str
+    """SQLSTATEs or what they begin with, or AWS's error codes; the longest that fits counts."""
+    kind: type[TidelogError]
+    hint: str
+
+
+_ENCODING = "The table holds bytes that are no text in the database's encoding: mend the rows"
+_ROLE = "Check the policy of the function's role, and the names in the function's environment"
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and "Common errors" of each other service
+_TABLE = (
+    _Row("PostgreSQL", "", DatabaseBusy, "See the server's log"),
+    _Row("PostgreSQL", "08", DatabaseUnreachable, "Check that the server is up and that its network can be reached"),
+    _Row("PostgreSQL", "0A", NotIngestible, "The server can't read it here: read it from the primary, or exclude it"),
+    _Row("PostgreSQL", "22021 22P05", UnreadableData, _ENCODING),
+    _Row("PostgreSQL", "25006", NotIngestible, "Reading it writes: make its functions read-only, or exclude it"),
+    _Row("PostgreSQL", "28", AccessDenied, "Check the user and the password in the secret, and pg_hba.conf"),
+    _Row("PostgreSQL", "3D000", AccessDenied, "Check the name of the database in the secret"),
+    _Row("PostgreSQL", "3F000", UnknownTable, "Check the name of the schema"),
+    _Row("PostgreSQL", "40", DatabaseBusy, "Transactions were in each other's way; where it goes on, see pg_locks"),
+    _Row(
+        "PostgreSQL",
+        "40001",
+        DatabaseBusy,
+        "On a standby: raise max_standby_streaming_delay or set hot_standby_feedback",
+    ),
+    _Row(
+        "PostgreSQL",
+        "42501",
+        AccessDenied,
+        "GRANT USAGE ON its SCHEMA and GRANT SELECT ON the table (and each partition) to the role; where row-level "
+        "security would hide rows, it needs BYPASSRLS",
+    ),
+    _Row("PostgreSQL", "42703", UnknownColumn, "Check the names of the columns"),
+    _Row("PostgreSQL", "42P01", UnknownTable, "Check the name of the table"),
+    _Row("PostgreSQL", "53", DatabaseUnreachable, "The server is short of memory or disk: see its log"),
+    _Row(
+        "PostgreSQL",
+        "53300",
+        DatabaseUnreachable,
+        "Raise the server's max_connections or the role's CONNECTION LIMIT, or lower WorkConcurrency",
+    ),
+    _Row("PostgreSQL", "54", UnreadableData, "A row is larger than PostgreSQL can print"),
+    _Row("PostgreSQL", "55P03", DatabaseBusy, "A session holds a lock on the table (see pg_locks): end it, or wait"),
+    _Row(
+        "PostgreSQL",
+        "57014",
+        DatabaseBusy,
+        "It took longer than a function lives: an index on a timestamp column helps",
+    ),
+    _Row(
+        "PostgreSQL", "57P", DatabaseUnreachable, "The server is starting up or shutting down, or ended the connection"
+    ),
+    _Row("PostgreSQL", "58", DatabaseUnreachable, "The server had an error of its system: see its log"),
+    _Row(
+        "PostgreSQL", "XX001 XX002", UnreadableData, "The server reports damaged data or a damaged index: see its log"
+    ),
+    _Row("AWS", "", StoreUnreachable, "See status.aws.amazon.com, and the function's network if it lasts"),
+    _Row(
+        "AWS",
+        "403 AccessDenied AccessDeniedException AuthorizationError InvalidAccessKeyId SignatureDoesNotMatch "
+        "UnrecognizedClientException KMS.DisabledException",
+        AccessDenied,
+        _ROLE,
+    ),
+    _Row(
+        "AWS",
+        "NoSuchBucket NotFound ResourceNotFoundException QueueDoesNotExist AWS.SimpleQueueService.NonExistentQueue",
+        AccessDenied,
+        _ROLE,
+    ),
+    _Row("AWS", "ParameterLimitExceeded", AccessDenied, "Delete parameters: an account has 10,000 standard ones"),
+    _Row(
+        "AWS",
+        "SlowDown Throttling ThrottlingException RequestThrottled TooManyRequestsException TooManyUpdates "
+        "RequestLimitExceeded",
+        StoreUnreachable,
+        "AWS throttles: if it lasts, lower WorkConcurrency, or raise the account's quota",
+    ),
+)
+
+
+def _rows(origin: str) -> dict[str, tuple[type[TidelogError], str]]:
+    return {code: (row.kind, row.hint) for row in _TABLE if row.origin == origin for code in row.codes.split(" ")}
+
+
+_SQLSTATES, _AWS_CODES = _rows("PostgreSQL"), _rows("AWS")
 
 
 @contextmanager
@@ -90,12 +150,11 @@ def store_errors(operation: str, subject: object) -> Iterator[None]:
         yield
     except ClientError as error:
         code = error_code(error)
-        if code in _AWS_DENIED:
-            hint = "Check the role's policy and the names in the function's environment"
-            raise AccessDenied(operation, subject, f"AWS refused ({code})", hint) from error
-        raise StoreUnreachable(operation, subject, f"AWS answered {code}", "It is tried again") from error
+        kind, hint = _AWS_CODES.get(code, _AWS_CODES[""])
+        said = "refused" if kind is AccessDenied else "answered"
+        raise kind(operation, subject, f"AWS {said} ({code})", hint) from error
     except BotoCoreError as error:
-        raise StoreUnreachable(operation, subject, type(error).__name__, "It is tried again") from error
+        raise StoreUnreachable(operation, subject, type(error).__name__, _AWS_CODES[""][1]) from error
 
 
 def error_code(error: ClientError) -> str:

@@ -67,6 +67,8 @@ class Limits:
     look_back: float
     time_bound_bytes: int
     failover_margin: float
+    fresh: float
+    """For how long it is not noted again that a table without new rows was read."""
 
 
 class Ingestion:
@@ -94,7 +96,8 @@ class Ingestion:
         self._source = source
         self._segments = segments
         self._ledger = ledger
-        self._publisher = Publisher(source, segments, ledger, parameters)
+        self._parameters = parameters
+        self._publisher = Publisher(source, segments, ledger, parameters, now)
         self._limits = limits
         self._now = now
 
@@ -126,7 +129,8 @@ class Ingestion:
                 if segment:
                     uncommitted.callback(self._segments.abort, segment)
             if segment is None:
-                self._advance(table, state, plan, snapshot)
+                state = self._advance(table, state, plan, snapshot)
+                self._parameters.project(table, state, known, self._now(), fresh=self._limits.fresh)
                 return _outcome(table, "unchanged", state, plan)
             self._source.wait_until_durable(snapshot)
             uncommitted.pop_all()  # From here on an event may need the upload, whatever is raised.
@@ -163,11 +167,12 @@ class Ingestion:
                 return event.state if event.state.horizon <= opened.snapshot.horizon else None
         return None
 
-    def _advance(self, table: TableName, state: State, plan: Plan, snapshot: Snapshot) -> None:
+    def _advance(self, table: TableName, state: State, plan: Plan, snapshot: Snapshot) -> State:
         """Move up the horizon of a table that had no new row for very long, before it is out of reach."""
         if state.horizon and snapshot.next - state.horizon > _LAG:
             self._source.wait_until_durable(snapshot)
-            self._ledger.append(table, state, Advanced(plan.reading))
+            return self._ledger.append(table, state, Advanced(plan.reading)).state
+        return state
 
     def _prepare(self, opened: OpenTable, state: State, plan: Plan) -> Segment:
         """Read the window into an upload that nobody sees."""

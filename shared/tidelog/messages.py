@@ -83,9 +83,13 @@ def decode(body: str) -> Ingest:
 
 
 def _invalid(field: str, value: Any, reason: str) -> InvalidMessage:
-    shown = _shown(value if isinstance(value, str) else json.dumps(value))
+    shown = _shown(value) if isinstance(value, str) else _cut(json.dumps(value))
     return InvalidMessage("read", "a work message", f"{field} {shown} {reason}", f"Send for example {_EXAMPLE}")
 
 
 def _shown(text: str) -> str:
     return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}… ({len(text)} characters)"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -27,11 +28,29 @@ class Summary(msgspec.Struct, frozen=True):
     timestamp: str | None = None
     timeline: int = 1
     horizon: int = 0
+    checked_at: str | None = None
+    """When the table was last read with success, or first awaited (ISO 8601): noted now and then, not by every run."""
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether the table is awaited and was never ingested."""
+        return self.checked_at is not None and self == Summary(checked_at=self.checked_at)
+
+    def age(self, now: datetime) -> float:
+        """Return the seconds since `checked_at`; 0 where that is not known."""
+        return (now - datetime.fromisoformat(self.checked_at)).total_seconds() if self.checked_at else 0.0
 
 
-def summarize(state: State) -> Summary:
-    """Return the summary of a state."""
-    return Summary(state.offset, state.sequential_id, state.timestamp, state.timeline, state.horizon)
+def summarize(state: State, at: datetime) -> Summary:
+    """Return the summary of a state, as of a successful run."""
+    return Summary(
+        state.offset,
+        state.sequential_id,
+        state.timestamp,
+        state.timeline,
+        state.horizon,
+        at.isoformat(timespec="seconds"),
+    )
 
 
 class Parameters:
@@ -67,16 +86,30 @@ class Parameters:
                 Name=self._name(table), Value=msgspec.json.encode(summary).decode(), Type="String", Overwrite=True
             )
 
-    def project(self, table: TableName, state: State, known: Summary | None) -> None:
+    def expect(self, table: TableName, at: datetime) -> None:
+        """Note since when a table is awaited, unless it has a summary."""
+        value = msgspec.json.encode(Summary(checked_at=at.isoformat(timespec="seconds"))).decode()
+        with store_errors("write the state of", table):
+            try:
+                self._ssm.put_parameter(Name=self._name(table), Value=value, Type="String", Overwrite=False)
+            except ClientError as error:
+                if error_code(error) != "ParameterAlreadyExists":
+                    raise
+
+    def project(
+        self, table: TableName, state: State, known: Summary | None, at: datetime, *, fresh: float = float("inf")
+    ) -> None:
         """Write the summary of a state, only ever forward.
 
         Args:
             table: the table.
             state: the state after an event whose segment is published.
             known: the summary that was read before.
+            at: the time.
+            fresh: seconds for which a summary is good where the state is still the same.
         """
-        if known is None or known.offset < state.offset:
-            self.write(table, summarize(state))
+        if known is None or known.offset < state.offset or (known.offset == state.offset and known.age(at) > fresh):
+            self.write(table, summarize(state, at))
 
     def _name(self, table: TableName) -> str:
         return f"{self._prefix}/{_escape(table.schema)}/{_escape(table.name)}"

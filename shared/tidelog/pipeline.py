@@ -1,7 +1,8 @@
-"""Everything a run works with, built once per process from the settings."""
+"""Everything that the functions work with, built once per process from the settings."""
 
 from __future__ import annotations
 
+import random
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,19 +11,27 @@ import boto3
 from botocore.config import Config
 
 from tidelog.credentials import read_credentials
+from tidelog.deadletters import DeadLetters, Failures
 from tidelog.ingesting import Ingestion, Limits
 from tidelog.ledger import Ledger
+from tidelog.marks import Marks
+from tidelog.notices import Notices
 from tidelog.parameters import Parameters
+from tidelog.queues import WorkQueue
 from tidelog.segment import Segments
-from tidelog.settings import DatabaseSettings, WorkerSettings
+from tidelog.settings import DatabaseSettings, SchedulerSettings, WorkerSettings
 from tidelog.source import Source
+from tidelog.watching import Watch, Watching
+from tidelog.working import Retries, Worker
 
 _AWS = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 5})
+_FRESH = 4
+"""How often within the time after which a table is stale it is noted that it was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """The parts of tidelog, put together."""
+    """The parts of an ingestion, put together."""
 
     source: Source
     segments: Segments
@@ -31,29 +40,19 @@ class Pipeline:
     ingestion: Ingestion
 
 
-def client_config() -> Config:
-    """Return how AWS is called: a few retries with backoff, and no call that hangs."""
-    return _AWS
+@dataclass(frozen=True, slots=True)
+class Scheduler:
+    """The parts of a tick, put together."""
 
-
-def build_source(settings: DatabaseSettings) -> Source:
-    """Return the database that the settings name.
-
-    Raises:
-        TidelogError: its secret can't be read.
-    """
-    client = boto3.client("secretsmanager", config=_AWS)
-    return Source(read_credentials(client, settings.secret), settings.tls)
+    source: Source
+    queue: WorkQueue
+    watching: Watching
 
 
 def build_pipeline(settings: WorkerSettings) -> Pipeline:
-    """Build a worker's parts.
-
-    Raises:
-        TidelogError: the database's secret can't be read.
-    """
+    """Build the parts of an ingestion."""
     s3 = boto3.client("s3", config=_AWS)
-    source = build_source(settings.database)
+    source = _build_source(settings.database)
     segments = Segments(s3, settings.bucket)
     ledger = Ledger(s3, settings.bucket, now=_now, new_id=lambda: uuid.uuid4().hex)
     parameters = Parameters(boto3.client("ssm", config=_AWS), settings.parameters)
@@ -62,10 +61,59 @@ def build_pipeline(settings: WorkerSettings) -> Pipeline:
         segments=segments,
         ledger=ledger,
         parameters=parameters,
-        limits=Limits(settings.look_back, settings.time_bound_bytes, settings.failover_margin),
+        limits=Limits(
+            look_back=settings.look_back,
+            time_bound_bytes=settings.time_bound_bytes,
+            failover_margin=settings.failover_margin,
+            fresh=settings.stale_seconds / _FRESH,
+        ),
         now=_now,
     )
     return Pipeline(source, segments, ledger, parameters, ingestion)
+
+
+def build_worker(settings: WorkerSettings) -> Worker:
+    """Build what works messages off."""
+    sqs = boto3.client("sqs", config=_AWS)
+    failures = Failures(boto3.client("s3", config=_AWS), settings.bucket)
+    return Worker(
+        ingestion=build_pipeline(settings).ingestion,
+        queues={
+            url.rpartition("/")[2]: WorkQueue(sqs, url)
+            for url in (settings.work_queue_url, settings.backfill_queue_url)
+        },
+        dead_letters=DeadLetters(sqs, settings.dead_letters_url, failures),
+        failures=failures,
+        notices=_build_notices(settings.topic, settings.stack, settings.parameters),
+        retries=Retries(settings.retry_seconds, settings.tries),
+        now=_now,
+        chance=random.random,
+    )
+
+
+def build_scheduler(settings: SchedulerSettings) -> Scheduler:
+    """Build what a tick is made with."""
+    source = _build_source(settings.database)
+    ssm = boto3.client("ssm", config=_AWS)
+    watching = Watching(
+        source=source,
+        parameters=Parameters(ssm, settings.parameters),
+        marks=Marks(ssm, settings.parameters),
+        notices=_build_notices(settings.topic, settings.stack, settings.parameters),
+        watch=Watch(stale_seconds=settings.stale_seconds, horizon_seconds=settings.horizon_seconds),
+        now=_now,
+    )
+    return Scheduler(source, WorkQueue(boto3.client("sqs", config=_AWS), settings.work_queue_url), watching)
+
+
+def _build_source(settings: DatabaseSettings) -> Source:
+    client = boto3.client("secretsmanager", config=_AWS)
+    return Source(lambda: read_credentials(client, settings.secret), settings.tls, lock_seconds=settings.lock_seconds)
+
+
+def _build_notices(topic: str, stack: str, parameters: str) -> Notices:
+    marks = Marks(boto3.client("ssm", config=_AWS), parameters)
+    return Notices(boto3.client("sns", config=_AWS), topic, stack, marks, _now)
 
 
 def _now() -> datetime:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
+
 from tidelog.errors import UnreadableData
 from tidelog.events import Event, Remade, Segment, State
 from tidelog.ledger import Ledger, OffsetTakenError
@@ -15,17 +18,25 @@ from tidelog.tables import TableName
 class Publisher:
     """Makes committed segments visible and projects the states that they lead to."""
 
-    def __init__(self, source: Source, segments: Segments, ledger: Ledger, parameters: Parameters) -> None:
+    def __init__(
+        self,
+        source: Source,
+        segments: Segments,
+        ledger: Ledger,
+        parameters: Parameters,
+        now: Callable[[], datetime],
+    ) -> None:
         self._source = source
         self._segments = segments
         self._ledger = ledger
         self._parameters = parameters
+        self._now = now
 
     def finish_last(self, table: TableName, *, seconds: float) -> tuple[State, Summary | None]:
         """Publish what is committed but may not be published yet.
 
-        A summary is written after publishing, so all up to its offset is published. Where it was lost, the newest
-        segment that is published vouches for those before it.
+        A summary is written after publishing, so all up to its offset is published. Where it was lost, or says nothing
+        yet, the newest segment that is published vouches for those before it.
 
         Returns:
             The state to go on from, and the summary as it was found.
@@ -38,19 +49,19 @@ class Publisher:
             return State(), known
         state, event, published = head.state, head, known.offset if known else 0
         while event.offset > published:
-            if known is None and event.segment and self._segments.is_published(event.segment):
+            if not published and event.segment and self._segments.is_published(event.segment):
                 break
             state = self._complete(table, event, state, seconds)
             if event.offset == 1:
                 break
             event = self._ledger.read(table, event.offset - 1)
-        self._parameters.project(table, state, known)
+        self._parameters.project(table, state, known, self._now())
         return state, known
 
     def publish(self, table: TableName, event: Event, known: Summary | None, *, seconds: float) -> State:
         """Publish the segment of the newest event, project, and return the state after it."""
         state = self._complete(table, event, event.state, seconds)
-        self._parameters.project(table, state, known)
+        self._parameters.project(table, state, known, self._now())
         return state
 
     def _summary(self, table: TableName) -> Summary | None:

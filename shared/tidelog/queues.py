@@ -1,4 +1,4 @@
-"""SQS: sending work messages in batches, each one accounted for."""
+"""SQS: sending work messages in batches, each one accounted for, and hiding one that failed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tidelog.errors import StoreUnreachable
 from tidelog.failures import store_errors
+from tidelog.letters import Received
 from tidelog.messages import Ingest, encode
 
 if TYPE_CHECKING:
@@ -38,6 +39,13 @@ class WorkQueue:
         if failed:
             reason = f"SQS did not take {', '.join(failed)}"
             raise StoreUnreachable("send", "work messages", reason, "The next tick sends them again")
+
+    def hide(self, message: Received, seconds: int) -> None:
+        """Hide a message that was received for so many seconds from now; it is given again then."""
+        with store_errors("hide", "a work message"):
+            self._sqs.change_message_visibility(
+                QueueUrl=self._url, ReceiptHandle=message.receipt, VisibilityTimeout=seconds
+            )
 
     def _send_batch(self, batch: Sequence[Ingest]) -> list[str]:
         """Send at most ten messages; return the tables of those that were not taken, with SQS's reasons."""

@@ -8,6 +8,7 @@ from tidelog.messages import ingest
 from tidelog.queues import WorkQueue
 from tidelog.selection import Left, Selection
 from tidelog.source import Source
+from tidelog.tables import TableName
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +17,13 @@ class Tick:
 
     Attributes:
         due: when it was due (ISO 8601).
-        tables: for which a message was sent, as messages name them.
+        tables: for which a message was sent.
         skipped: met by a pattern, but of a kind that can't be ingested.
         refused: asked for by name, but not there or of a kind that can't be ingested.
     """
 
     due: str
-    tables: tuple[str, ...]
+    tables: tuple[TableName, ...]
     skipped: tuple[Left, ...]
     refused: tuple[Left, ...]
 
@@ -35,4 +36,4 @@ def schedule(due: str, *, source: Source, queue: WorkQueue, selection: Selection
     """
     selected = selection.apply(source.relations())
     queue.send([ingest(table, due) for table in selected.tables])
-    return Tick(due, tuple(map(str, selected.tables)), selected.skipped, selected.refused)
+    return Tick(due, selected.tables, selected.skipped, selected.refused)

@@ -9,6 +9,7 @@ from tidelog.errors import InvalidSetting
 from tidelog.selection import Selection
 
 TLS = ("verify-full", "require", "disable")
+_SHARED = ("STACK", "DATABASE_SECRET", "DATABASE_TLS", "LOCK_SECONDS", "PARAMETERS", "TOPIC", "STALE_SECONDS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class DatabaseSettings:
     """ARN or name of the Secrets Manager secret."""
     tls: str
     """One of `TLS`."""
+    lock_seconds: float
+    """How long a lock on a table is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,14 @@ class SchedulerSettings:
     database: DatabaseSettings
     work_queue_url: str
     selection: Selection
+    parameters: str
+    """What the names of the parameters begin with, such as /tidelog/prod."""
+    topic: str
+    """ARN of the topic that tells the administrators."""
+    stale_seconds: float
+    """After which a table that was not read is told of."""
+    horizon_seconds: float
+    """After which a transaction that holds the horizon is told of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,16 @@ class WorkerSettings:
     look_back: float
     time_bound_bytes: int
     failover_margin: float
+    stale_seconds: float
+    """After which a table that was not read is told of."""
+    work_queue_url: str
+    backfill_queue_url: str
+    dead_letters_url: str
+    topic: str
+    """ARN of the topic that tells the administrators."""
+    retry_seconds: float
+    """How long a message is hidden after its first failure."""
+    tries: int
 
 
 def read_scheduler_settings(environment: Mapping[str, str]) -> SchedulerSettings:
@@ -51,12 +72,19 @@ def read_scheduler_settings(environment: Mapping[str, str]) -> SchedulerSettings
     Raises:
         InvalidSetting: naming every missing variable, or the first unusable one.
     """
-    value = _values(environment, "STACK", "DATABASE_SECRET", "DATABASE_TLS", "WORK_QUEUE_URL", "INCLUDE", "EXCLUDE")
+    value = _values(
+        environment,
+        *(*_SHARED, "WORK_QUEUE_URL", "INCLUDE", "EXCLUDE", "HORIZON_SECONDS"),
+    )
     return SchedulerSettings(
         stack=value["STACK"],
         database=_database(value),
         work_queue_url=value["WORK_QUEUE_URL"],
         selection=Selection.parse(value["INCLUDE"], value["EXCLUDE"]),
+        parameters=value["PARAMETERS"].rstrip("/"),
+        topic=value["TOPIC"],
+        stale_seconds=_number(value, "STALE_SECONDS"),
+        horizon_seconds=_number(value, "HORIZON_SECONDS"),
     )
 
 
@@ -68,8 +96,8 @@ def read_worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
     """
     value = _values(
         environment,
-        *("STACK", "DATABASE_SECRET", "DATABASE_TLS", "BUCKET", "PARAMETERS"),
-        *("LOOK_BACK_SECONDS", "TIME_BOUND_MEGABYTES", "FAILOVER_MARGIN_SECONDS"),
+        *(*_SHARED, "BUCKET", "LOOK_BACK_SECONDS", "TIME_BOUND_MEGABYTES", "FAILOVER_MARGIN_SECONDS"),
+        *("WORK_QUEUE_URL", "BACKFILL_QUEUE_URL", "DEAD_LETTERS_URL", "RETRY_SECONDS", "TRIES"),
     )
     return WorkerSettings(
         stack=value["STACK"],
@@ -79,13 +107,20 @@ def read_worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
         look_back=_number(value, "LOOK_BACK_SECONDS"),
         time_bound_bytes=int(_number(value, "TIME_BOUND_MEGABYTES") * 2**20),
         failover_margin=_number(value, "FAILOVER_MARGIN_SECONDS"),
+        stale_seconds=_number(value, "STALE_SECONDS"),
+        work_queue_url=value["WORK_QUEUE_URL"],
+        backfill_queue_url=value["BACKFILL_QUEUE_URL"],
+        dead_letters_url=value["DEAD_LETTERS_URL"],
+        topic=value["TOPIC"],
+        retry_seconds=_number(value, "RETRY_SECONDS"),
+        tries=int(_number(value, "TRIES")),
     )
 
 
 def _database(value: Mapping[str, str]) -> DatabaseSettings:
     if value["DATABASE_TLS"] not in TLS:
         raise _unusable("DATABASE_TLS", value["DATABASE_TLS"], f"must be one of {', '.join(TLS)}")
-    return DatabaseSettings(value["DATABASE_SECRET"], value["DATABASE_TLS"])
+    return DatabaseSettings(value["DATABASE_SECRET"], value["DATABASE_TLS"], _number(value, "LOCK_SECONDS"))
 
 
 def _values(environment: Mapping[str, str], *names: str) -> dict[str, str]:

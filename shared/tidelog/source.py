@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -15,8 +15,9 @@ from tidelog import catalog
 from tidelog.columns import COPY_FORMAT, json_fields
 from tidelog.connection import connect
 from tidelog.credentials import Credentials
-from tidelog.errors import DatabaseBusy, NotIngestible, UnknownTable
+from tidelog.errors import AccessDenied, DatabaseBusy, NotIngestible, UnknownTable
 from tidelog.failures import database_errors
+from tidelog.horizon import Horizon
 from tidelog.quoting import identifier, literal
 from tidelog.stream import Gathering, Sink, pull
 from tidelog.tables import Leaf, Relation, Table, TableName, refuse
@@ -82,13 +83,16 @@ class Source:
     """A PostgreSQL database, read through one connection that is opened when it is first needed.
 
     Args:
-        credentials: the database and the role.
+        credentials: reads the database and the role; asked again when the database refuses them.
         tls: "verify-full", "require" or "disable".
+        lock_seconds: how long a lock on a table is waited for.
     """
 
-    def __init__(self, credentials: Credentials, tls: str) -> None:
-        self._credentials = credentials
+    def __init__(self, credentials: Callable[[], Credentials], tls: str, *, lock_seconds: float) -> None:
+        self._read_credentials = credentials
+        self._credentials: Credentials | None = None
         self._tls = tls
+        self._lock_seconds = lock_seconds
         self._connection: Connection | None = None
 
     def close(self) -> None:
@@ -104,8 +108,17 @@ class Source:
         Raises:
             DatabaseUnreachable, DatabaseBusy, AccessDenied: as they say.
         """
-        with self._guarded("list the tables of", self._credentials.dbname) as connection:
+        with self._guarded("list the tables of", "the database") as connection:
             return catalog.read_relations(_one(connection, catalog.relations_query()))
+
+    def horizon(self) -> Horizon:
+        """Return the horizon as it is now, and who holds it.
+
+        Raises:
+            DatabaseUnreachable, DatabaseBusy, AccessDenied: as they say.
+        """
+        with self._guarded("read the horizon of", "the database") as connection:
+            return msgspec.json.decode(_one(connection, catalog.horizon_query()), type=Horizon)
 
     @contextmanager
     def open(self, table: TableName, *, seconds: float) -> Iterator[OpenTable]:
@@ -178,9 +191,26 @@ class Source:
         if self._connection is None:
             if not reconnect:
                 raise InterfaceError("the connection was lost")
-            with database_errors("connect to", self._credentials):
-                self._connection = connect(self._credentials, self._tls)
+            self._connection = self._connect()
         return self._connection
+
+    def _connect(self) -> Connection:
+        """Connect; where the credentials are refused, read them once more: they may have been changed meanwhile."""
+        credentials = self._credentials or self._read_credentials()
+        try:
+            connection = self._connected(credentials)
+        except AccessDenied:
+            current = self._read_credentials()
+            if current == credentials:
+                raise
+            credentials = current
+            connection = self._connected(credentials)
+        self._credentials = credentials
+        return connection
+
+    def _connected(self, credentials: Credentials) -> Connection:
+        with database_errors("connect to", credentials):
+            return connect(credentials, self._tls, self._lock_seconds)
 
 
 def _begin(connection: Connection, table: TableName, seconds: float) -> OpenTable:

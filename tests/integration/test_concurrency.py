@@ -24,7 +24,7 @@ from tidelog_sandbox.postgres import Postgres
 
 WRITERS, TRANSACTIONS = 8, 120
 TABLES = ("public.plain", "public.bounded", "public.parted")
-LIMITS = Limits(look_back=3600, time_bound_bytes=1, failover_margin=3600)
+LIMITS = Limits(look_back=3600, time_bound_bytes=1, failover_margin=3600, fresh=450)
 SCHEMA = [
     "CREATE SEQUENCE version",
     "CREATE SEQUENCE key",

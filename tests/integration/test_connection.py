@@ -9,7 +9,7 @@ import pytest
 from pg8000.exceptions import DatabaseError
 from pg8000.native import Connection
 
-from tests.tide import Database
+from tests.tide import LOCK_SECONDS, Database
 from tidelog.connection import connect
 
 TALK = """
@@ -21,7 +21,7 @@ $$ BEGIN IF n % 50 = 0 THEN RAISE NOTICE 'at row %', n; END IF; RETURN n; END $$
 @pytest.fixture
 def connection(database: Database) -> Iterator[Connection]:
     """The connection that tables are read through."""
-    connection = connect(database.server.credentials(database.name), "disable")
+    connection = connect(database.server.credentials(database.name), "disable", LOCK_SECONDS)
     yield connection
     connection.close()
 

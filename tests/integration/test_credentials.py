@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.conftest import Aws
 from tests.faults import Process, Step, refusal
-from tests.tide import Database
+from tests.tide import LOCK_SECONDS, Database
 from tidelog.credentials import Credentials, read_credentials
 from tidelog.errors import AccessDenied, DatabaseUnreachable, InvalidSetting, StoreUnreachable
 from tidelog.source import Source
@@ -112,7 +112,7 @@ def test_a_database_that_cannot_be_reached_is_a_readable_error(
     here = database.server.credentials(database.name)
     fields = {name: getattr(here, name) for name in here.__struct_fields__} | change
     with pytest.raises(kind, match=words) as refused:
-        Source(Credentials(**fields), "disable").relations()
+        Source(lambda: Credentials(**fields), "disable", lock_seconds=LOCK_SECONDS).relations()
     assert fields["password"] not in str(refused.value)
 
 
@@ -201,7 +201,7 @@ def test_a_certificate_is_verified_unless_less_is_asked_for(
     if trusted:
         trust()
     tls, host = asked.split()
-    source = Source(msgspec.structs.replace(proxied, host=host), tls)
+    source = Source(lambda: msgspec.structs.replace(proxied, host=host), tls, lock_seconds=LOCK_SECONDS)
     with nullcontext() if error is None else pytest.raises(AccessDenied, match=error):
         assert source.relations() == ()
     source.close()
@@ -210,6 +210,6 @@ def test_a_certificate_is_verified_unless_less_is_asked_for(
 @pytest.mark.parametrize("tls", ["require", "verify-full"])
 def test_a_server_without_tls_is_never_given_the_password(database: Database, tls: str) -> None:
     """Where TLS is asked for, plain text is not taken instead."""
-    source = Source(database.server.credentials(database.name), tls)
+    source = Source(lambda: database.server.credentials(database.name), tls, lock_seconds=LOCK_SECONDS)
     with pytest.raises(DatabaseUnreachable, match="SSL"):
         source.relations()

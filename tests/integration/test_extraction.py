@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from tests.conftest import REGION, Aws
-from tests.tide import Tide, wait_for
+from tests.tide import LOCK_SECONDS, Tide, wait_for
 from tidelog import extraction
 from tidelog.credentials import Credentials
 from tidelog.pipeline import Pipeline
@@ -49,7 +49,8 @@ def _fail(*_: object) -> None:
 @pytest.fixture
 def without_database(using: Pipeline) -> Pipeline:
     """The same parts, with a database that nobody listens for."""
-    source = Source(Credentials("127.0.0.1", "nobody", "", "nothing", 9), "disable")
+    nobody = Credentials("127.0.0.1", "nobody", "", "nothing", 9)
+    source = Source(lambda: nobody, "disable", lock_seconds=LOCK_SECONDS)
     return replace(using, source=source)
 
 
@@ -201,7 +202,9 @@ def test_the_parts_come_from_the_environment_by_default(
     )
     variables = {"STACK": "test", "DATABASE_SECRET": created["ARN"], "DATABASE_TLS": "disable"}
     variables |= {"BUCKET": tide.lake.bucket, "PARAMETERS": tide.lake.prefix, "LOOK_BACK_SECONDS": "600"}
-    variables |= {"TIME_BOUND_MEGABYTES": "64", "FAILOVER_MARGIN_SECONDS": "3600"}
+    variables |= {"TIME_BOUND_MEGABYTES": "64", "FAILOVER_MARGIN_SECONDS": "3600", "LOCK_SECONDS": "10"}
+    variables |= dict.fromkeys(("TOPIC", "WORK_QUEUE_URL", "BACKFILL_QUEUE_URL", "DEAD_LETTERS_URL"), "unused")
+    variables |= {"STALE_SECONDS": "1800", "RETRY_SECONDS": "60", "TRIES": "5"}
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     for name, value in variables.items():
         monkeypatch.setenv(f"TIDELOG_{name}", value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from tests.faults import Process, Step, refusal
@@ -11,6 +13,7 @@ from tidelog.events import State
 from tidelog.parameters import Parameters, Summary, summarize
 from tidelog.tables import TableName
 
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 NAMES = [
     TableName(f"s{number}", name)
     for number, name in enumerate(["t", "a.b", 'q"/\\', "x y%2F", "é" * 31, "a_b-c", "%41", ".41"] * 3)
@@ -36,9 +39,9 @@ def test_every_table_has_a_summary_of_its_own(parameters: Parameters) -> None:
 def test_a_summary_is_only_ever_projected_forward(parameters: Parameters) -> None:
     """A worker that comes late does not undo what a faster one has written."""
     newer, older, name = State(offset=5, sequential_id=3), State(offset=4, sequential_id=2), NAMES[0]
-    parameters.project(name, newer, None)
-    parameters.project(name, older, parameters.read(name))
-    assert parameters.read(name) == summarize(newer)
+    parameters.project(name, newer, None, NOW)
+    parameters.project(name, older, parameters.read(name), NOW)
+    assert parameters.read(name) == summarize(newer, NOW)
 
 
 def test_a_summary_that_is_none_names_its_remedy(parameters: Parameters, lake: Lake) -> None:

@@ -216,14 +216,14 @@ def test_an_empty_database_has_no_relations(tide: Tide) -> None:
     assert read_relations("[]") == ()
 
 
-def test_a_table_that_is_locked_for_long_is_tried_again_later(tide: Tide, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_is_locked_for_long_is_tried_again_later(tide: Tide) -> None:
     """A rewrite under way is waited for, but not for ever."""
-    monkeypatch.setattr("tidelog.connection._LOCK_SECONDS", 0.05)
+    impatient = tide.database.source(lock_seconds=0.05)
     tide.run("CREATE TABLE t (id int)")
     with tide.database.session() as session:
         session.run("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(DatabaseBusy, match=r"read public\.t: .*SQLSTATE 55P03"):
-            tide.ingest()
+        with pytest.raises(DatabaseBusy, match=r"read public\.t: .*SQLSTATE 55P03.*end it, or wait"):
+            tide.ingest(source=impatient)
     assert tide.ingest().outcome == "unchanged"
 
 

@@ -13,7 +13,7 @@ from tidelog.ingesting import Limits
 from tidelog.planning import plan_windows
 from tidelog.tables import TableName
 
-BOUNDED = Limits(look_back=3600, time_bound_bytes=1, failover_margin=3600)
+BOUNDED = Limits(look_back=3600, time_bound_bytes=1, failover_margin=3600, fresh=450)
 OLD = 5000
 
 

@@ -68,7 +68,7 @@ class Orders:
 def taken(sandbox: Sandbox, url: str) -> list[dict[str, Any]]:
     """Take everything out of a queue."""
     sqs, messages = sandbox.client("sqs"), list[dict[str, Any]]()
-    options = {"MaxNumberOfMessages": 10, "MessageSystemAttributeNames": ["All"]}
+    options = {"MaxNumberOfMessages": 10, "MessageSystemAttributeNames": ["All"], "MessageAttributeNames": ["All"]}
     while found := sqs.receive_message(QueueUrl=url, **options).get("Messages"):
         messages += found
         for message in found:

@@ -36,8 +36,38 @@ def test_mappings_and_schedules_are_read_from_what_was_deployed(sandbox: Sandbox
     assert (mapping.batch_size, mapping.maximum_concurrency, mapping.reports_failures) == (1, 2, True)
     assert mapping.queue_arn.endswith(":tidelog-orders.fifo")
     (schedule,) = sandbox.deployment.schedules
-    assert (schedule.expression, schedule.retries) == ("rate(1 hour)", 1)
+    assert (schedule.expression, schedule.retries, schedule.event_age) == ("rate(1 hour)", 1, 300)
+    assert (schedule.on_failure, schedule.dead_letters) == (sandbox.outputs["MissedArn"],) * 2
     assert schedule.target_arn == sandbox.outputs["PlainArn"]
+
+
+@pytest.mark.parametrize("place", ["EventInvokeConfig", "ScheduleV2"])
+def test_what_failed_goes_to_no_queue_that_keeps_an_order(cloud: Cloud, tmp_path: Path, place: str) -> None:
+    """Lambda and EventBridge Scheduler refuse such a queue, and moto takes it."""
+    arn = {"Fn::GetAtt": ["Queue", "Arn"]}
+    on_failure = {"OnFailure": {"Type": "SQS", "Destination": arn}}
+    function = {
+        "Runtime": "python3.13",
+        "Handler": "app.handler",
+        "CodeUri": str(TOY.parent / "plain"),
+        "EventInvokeConfig": {"DestinationConfig": on_failure} if place == "EventInvokeConfig" else {},
+        "Events": {
+            "Tick": {
+                "Type": "ScheduleV2",
+                "Properties": {
+                    "ScheduleExpression": "rate(1 hour)",
+                    **({"DeadLetterConfig": {"Arn": arn}} if place == "ScheduleV2" else {}),
+                },
+            }
+        },
+    }
+    resources = {
+        "Queue": {"Type": "AWS::SQS::Queue", "Properties": {"QueueName": f"{place}.fifo", "FifoQueue": True}},
+        f"{place}Function": {"Type": "AWS::Serverless::Function", "Properties": function},
+    }
+    template = translate(written(tmp_path, {"Resources": resources}), {}, cloud.region)
+    with pytest.raises(SandboxError, match=rf"read the .*: arn:.*:{place}\.fifo is not a standard queue"):
+        deploy(cloud, template, f"in-order-{place}", {})
 
 
 def test_the_types_that_moto_lacks_are_made(sandbox: Sandbox) -> None:
@@ -100,6 +130,13 @@ def test_a_resource_of_an_unknown_type_is_refused(cloud: Cloud, tmp_path: Path) 
     with pytest.raises(SandboxError, match=r"Pipe: .*AWS::Pipes::Pipe"):
         deploy(cloud, template, "refused", {})
     assert not [topic for topic in cloud.client("sns").list_topics()["Topics"] if "not-made" in topic["TopicArn"]]
+
+
+def test_an_alarm_that_is_made_of_alarms_is_refused(cloud: Cloud) -> None:
+    """Nobody would evaluate it."""
+    alarm = {"Type": "AWS::CloudWatch::CompositeAlarm", "Properties": {"AlarmRule": "TRUE"}}
+    with pytest.raises(SandboxError, match=r"Both: the sandbox does not make .*CompositeAlarm"):
+        deploy(cloud, {"Resources": {"Both": alarm}}, "composite", {})
 
 
 def test_a_resource_that_cannot_be_made_is_named(cloud: Cloud, tmp_path: Path) -> None:

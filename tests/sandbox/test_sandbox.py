@@ -65,11 +65,12 @@ def runs(pid: int) -> bool:
 
 
 def test_closing_ends_what_is_under_way(tmp_path: Path) -> None:
-    """At once: mapped functions at work, polls, schedules. The lake's files stay."""
+    """At once: mapped functions at work, polls, schedules, alarms. The lake's files stay."""
     ended: list[Invocation] = []
     with Sandbox(TOY, lake=tmp_path, stack="closing") as sandbox:
         sandbox.client("s3").put_object(Bucket=sandbox.outputs["LakeBucket"], Key="data/x", Body=b"x")
         sandbox.on_invocation(ended.append)
+        sandbox.start_alarms(minute=0.5)
         sandbox.start_mappings()
         sandbox.start_schedules()
         sandbox.client("sqs").send_message(

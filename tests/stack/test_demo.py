@@ -9,24 +9,45 @@ from pathlib import Path
 from tests.stack.command import TIDELOG, environment
 
 
-def test_the_second_tick_has_only_the_changed_rows(tmp_path: Path) -> None:
-    """The rows of each table in the second tick are those that the shop has written, and a real line is shown."""
+def test_each_tick_has_only_the_changed_rows_and_failures_are_made_up_for(tmp_path: Path) -> None:
+    """The rows of the second tick are those that the shop has written; so are those of the third with the redrive."""
     command = [TIDELOG, "demo", "--lake", str(tmp_path / "lake")]
-    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    first, _, rest = result.stdout.partition("The shop does business. Rows written: ")
-    written, _, second = rest.partition("\n")
-    changed = {table: int(rows) for rows, table in re.findall(r"(\d+) in (\w+)", written)}
-    assert _rows(second) == changed
+    first, second, third = result.stdout.split("The shop does business. Rows written: ")
     assert len(_rows(first)) == 11
     assert sum(_rows(first).values()) > 100_000
+    assert _rows(second) == _written(second)
     assert "unchanged: " in second
-    assert '{"' in second
+    tick, _, mended = third.partition("$ tidelog dead-letters redrive")
+    assert _rows(tick) | _rows(mended) == _written(third)
+    assert set(_rows(mended)) == {"staff", "design"}
+    assert '{"' in mended
     assert sorted(path.name for path in (tmp_path / "lake").iterdir() if path.name[0] != ".") == [
         "data",
+        "failures",
         "ledger",
         "schema",
     ]
+    _tells_of_failures(tick, mended)
+
+
+def _tells_of_failures(tick: str, mended: str) -> None:
+    """Each try, both emails as they are sent, the list, and the end of the alarm."""
+    assert re.findall(r"public\.(\w+), try (\d): (\w+);", tick) == [
+        ("staff", "1", "AccessDenied"),
+        *(("design", str(number), "DatabaseBusy") for number in range(1, 6)),
+    ]
+    for words in (
+        'Subject: ALARM: "tidelog-dead-letters" in EU (London)',
+        "Subject: [tidelog] public.design failed with DatabaseBusy",
+        "To: administrator@example.com",
+        "5 times, first received",
+        "tidelog dead-letters redrive --table public.design --stack tidelog",
+    ):
+        assert words in tick
+    assert 'OK: "tidelog-dead-letters" in EU (London)' in mended
+    assert mended.count("nothing lost") == 2
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
@@ -40,3 +61,8 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
 
 def _rows(text: str) -> dict[str, int]:
     return {table: int(rows.replace(",", "")) for table, rows in re.findall(r"public\.(\w+) +([\d,]+) ", text)}
+
+
+def _written(text: str) -> dict[str, int]:
+    line = text.partition("\n")[0]
+    return {table: int(rows) for rows, table in re.findall(r"(\d+) in (\w+)", line)}

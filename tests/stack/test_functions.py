@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import CreateDatabase
+from tests.sandbox.conftest import taken
 from tests.tide import Database
 from tidelog_sandbox.functions import Invocation
 from tidelog_sandbox.sandbox import Sandbox
@@ -39,8 +41,15 @@ class Stack:
 
     def work(self, body: str) -> Invocation:
         """Give the worker one record, as an event source mapping does."""
-        record = {"messageId": "m1", "body": body, "attributes": {"ApproximateReceiveCount": "1"}}
-        return self.sandbox.invoke(self.sandbox.outputs["WorkerFunction"], {"Records": [record]})
+        attributes = {
+            "ApproximateReceiveCount": "1",
+            "ApproximateFirstReceiveTimestamp": "1763899200000",
+            "MessageGroupId": "g",
+        }
+        arn = "arn:aws:sqs:eu-west-2:123456789012:tidelog-work.fifo"
+        record = {"messageId": uuid.uuid4().hex, "receiptHandle": "r", "body": body, "attributes": attributes}
+        event = {"Records": [record | {"eventSourceARN": arn}]}
+        return self.sandbox.invoke(self.sandbox.outputs["WorkerFunction"], event)
 
     def runs(self) -> list[Invocation]:
         """Return the worker's invocations since the last tick began."""
@@ -88,13 +97,14 @@ def test_a_tick_sends_one_message_per_table_however_often_it_is_delivered(stack:
 
 
 def test_a_run_is_logged_and_measured_with_its_table(stack: Stack) -> None:
-    """Start and end as structured JSON, and metrics with the table as dimension; the password nowhere."""
+    """Start and end as structured JSON, and metrics of the stack beside the table; the password nowhere."""
     stack.database.run("INSERT INTO orders VALUES (6)")
     stack.tick()
     run = next(run for run in stack.runs() if run.record and "orders" in run.record["body"])
     records, ended = logged(run), done(run)
     [started] = [record for record in records if record.get("message") == "run started"]
-    assert started["table"] == ended["table"] == "public.orders"
+    assert "public.orders" in started["body"]
+    assert ended["table"] == "public.orders"
     assert (ended["outcome"], ended["rows"]) == ("ingested", 1)
     assert ended["segment"].startswith("data/public.orders/dt=")
     assert ended["timestamp_ingested"]
@@ -103,7 +113,11 @@ def test_a_run_is_logged_and_measured_with_its_table(stack: Stack) -> None:
     assert metric["table"] == "public.orders"
     assert metric["stack"] == "tidelog"
     assert metric["Rows"] == [1]
-    assert {m["Name"] for m in metric["_aws"]["CloudWatchMetrics"][0]["Metrics"]} == {"Rows", "Bytes", "Duration"}
+    [directive] = metric["_aws"]["CloudWatchMetrics"]
+    assert {m["Name"] for m in directive["Metrics"]} == {"Rows", "Bytes", "Duration"}
+    assert all(
+        "table" not in dimensions for dimensions in directive["Dimensions"]
+    )  # each table would cost by the month
     assert not any(stack.database.server.password in line for i in stack.invocations for line in i.log)
 
 
@@ -124,13 +138,16 @@ def test_a_message_delivered_twice_writes_its_rows_once(stack: Stack) -> None:
         ('{"version":1,"type":"ingest","table":"public.nothing"}', "nothing"),
     ],
 )
-def test_a_message_that_can_not_be_worked_off_is_reported_with_its_reason(stack: Stack, body: str, words: str) -> None:
-    """The function itself does not fail: the record does, and the log says why."""
+def test_a_message_that_can_not_be_worked_off_is_buried_with_its_reason(stack: Stack, body: str, words: str) -> None:
+    """The function itself does not fail; the log says why, and the message may be deleted: a dead letter has it."""
     run = stack.work(body)
     assert run.succeeded
-    assert run.response == {"batchItemFailures": [{"itemIdentifier": "m1"}]}
+    assert run.response == {"batchItemFailures": []}
     [failed] = [record for record in logged(run) if record.get("message") == "run failed"]
     assert words in failed["reason"]
+    assert failed["then"] == "buried"
+    [buried] = [m for m in taken(stack.sandbox, stack.sandbox.outputs["DeadLettersUrl"]) if m["Body"] == body]
+    assert words in buried["MessageAttributes"]["reason"]["StringValue"]
 
 
 def test_a_worker_stays_small_whatever_the_table(stack: Stack) -> None:

@@ -17,11 +17,13 @@ from tidelog_cli.main import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 LIBRARY = sorted((ROOT / "shared" / "tidelog").glob("[a-z]*.py"))
 OUTWARD = {
     "scheduling", "ingesting", "extraction", "pipeline", "source", "connection", "segment", "publishing", "ledger",
-    "objects", "parameters", "queues", "credentials", "failures",
+    "objects", "parameters", "marks", "queues", "deadletters", "notices", "credentials", "failures", "working",
+    "watching",
 }  # fmt: skip
 
 
@@ -59,7 +61,7 @@ def test_the_readme_lists_every_command_and_no_other() -> None:
     }
     table = README.split("## The command line")[1].split("##")[0]
     assert {
-        " ".join(re.findall(r"[a-z]+", text.split(" --")[0]))
+        " ".join(re.findall(r"[a-z-]+", text.split(" --")[0]))
         for text in re.findall(r"^\| `(.+?)`", table, re.MULTILINE)
     } == commands
 
@@ -68,6 +70,35 @@ def test_the_message_that_the_readme_sends_by_hand_is_one() -> None:
     """The example is copied as it stands."""
     [body] = re.findall(r"--message-body '(.+)'", README)
     assert messages.decode(body).table == "public.orders"
+
+
+def test_the_runbook_lists_every_alarm_and_every_metric() -> None:
+    """By the names that emails and dashboards show."""
+    template: Any = yaml.load((ROOT / "template.yaml").read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    text = (ROOT / "template.yaml").read_text(encoding="utf-8")
+    alarms = set(re.findall(r"AlarmName: !Sub \${AWS::StackName}-(.+)", text))
+    assert len(alarms) == sum(one["Type"] == "AWS::CloudWatch::Alarm" for one in template["Resources"].values())
+    assert set(re.findall(r"^\| `<stack>-(.+?)` \|", RUNBOOK, re.MULTILINE)) == alarms
+    emitted = {
+        name
+        for path in (ROOT / "functions").rglob("app.py")
+        for name in re.findall(r'\("(\w+)", MetricUnit', path.read_text(encoding="utf-8"))
+    }
+    metrics = RUNBOOK.split("## What is measured")[1]
+    assert {
+        name for row in re.findall(r"^\| (`.+?) \|", metrics, re.MULTILINE) for name in row.strip("`").split("`, `")
+    } == (emitted)
+
+
+def test_the_commands_of_the_runbook_are_there() -> None:
+    """With the options that it gives them."""
+    root: Any = typer.main.get_command(app)
+    shown = re.findall(r"^    tidelog (\S+) (\S+)(.*)$", RUNBOOK, re.MULTILINE)
+    assert shown
+    for group, name, rest in shown:
+        command = root.commands[group].commands[name]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= options
 
 
 @pytest.mark.parametrize("module", [path.stem for path in LIBRARY])

@@ -15,6 +15,11 @@ SCHEDULER = {
     "TIDELOG_STACK": "tidelog-dev",
     "TIDELOG_DATABASE_SECRET": "arn:secret",
     "TIDELOG_DATABASE_TLS": "verify-full",
+    "TIDELOG_LOCK_SECONDS": "10",
+    "TIDELOG_PARAMETERS": "/tidelog/dev/",
+    "TIDELOG_TOPIC": "arn:topic",
+    "TIDELOG_STALE_SECONDS": "1800",
+    "TIDELOG_HORIZON_SECONDS": "3600",
     "TIDELOG_WORK_QUEUE_URL": "https://queue",
     "TIDELOG_INCLUDE": "public.*",
     "TIDELOG_EXCLUDE": "*.audit",
@@ -28,6 +33,14 @@ WORKER = {
     "TIDELOG_LOOK_BACK_SECONDS": "900",
     "TIDELOG_TIME_BOUND_MEGABYTES": "0.5",
     "TIDELOG_FAILOVER_MARGIN_SECONDS": "3600",
+    "TIDELOG_LOCK_SECONDS": "2.5",
+    "TIDELOG_TOPIC": "arn:topic",
+    "TIDELOG_STALE_SECONDS": "1800",
+    "TIDELOG_WORK_QUEUE_URL": "https://queue/work.fifo",
+    "TIDELOG_BACKFILL_QUEUE_URL": "https://queue/backfill.fifo",
+    "TIDELOG_DEAD_LETTERS_URL": "https://queue/dead-letters.fifo",
+    "TIDELOG_RETRY_SECONDS": "60",
+    "TIDELOG_TRIES": "5",
 }
 Read = Callable[[Mapping[str, str]], object]
 
@@ -36,7 +49,8 @@ def test_a_scheduler_is_told_its_queue_and_its_tables() -> None:
     """Lists are comma-separated patterns."""
     settings = read_scheduler_settings(SCHEDULER)
     assert (settings.stack, settings.work_queue_url) == ("tidelog-dev", "https://queue")
-    assert settings.database == DatabaseSettings("arn:secret", "verify-full")
+    assert settings.database == DatabaseSettings("arn:secret", "verify-full", 10)
+    assert (settings.stale_seconds, settings.horizon_seconds) == (1800, 3600)
     assert settings.selection == Selection(("public.*",), ("*.audit",))
 
 
@@ -45,6 +59,7 @@ def test_a_worker_is_told_its_lake_and_its_limits() -> None:
     settings = read_worker_settings(WORKER)
     assert (settings.bucket, settings.parameters) == ("lake", "/tidelog/dev")
     assert (settings.look_back, settings.time_bound_bytes, settings.failover_margin) == (900, 2**19, 3600)
+    assert (settings.retry_seconds, settings.tries, settings.database.lock_seconds) == (60, 5, 2.5)
 
 
 @pytest.mark.parametrize(("read", "names"), [(read_scheduler_settings, SCHEDULER), (read_worker_settings, WORKER)])

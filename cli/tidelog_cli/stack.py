@@ -1,0 +1,75 @@
+"""A deployed stack, found by its name: on AWS, or in the sandbox when the environment points there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
+
+import boto3
+import typer
+from botocore.exceptions import ClientError, NoCredentialsError, NoRegionError
+
+from tidelog.deadletters import DeadLetters, Failures
+from tidelog.errors import InvalidSetting, StoreUnreachable
+from tidelog.failures import error_code, store_errors
+
+StackName = Annotated[
+    str,
+    typer.Option(
+        "--stack",
+        envvar="TIDELOG_STACK",
+        metavar="NAME",
+        help="The CloudFormation stack. Region and credentials are those of the aws command; with the variables that "
+        "`tidelog local up` prints it is the stack on this machine.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A deployed stack."""
+
+    name: str
+    outputs: Mapping[str, str]
+    client: Callable[[str], Any]
+    """Gives a boto3 client of a service."""
+
+    @classmethod
+    def find(cls, name: str) -> Stack:
+        """Find a stack by its name.
+
+        Raises:
+            InvalidSetting: there is none of that name here, or it is not tidelog's.
+            AccessDenied, StoreUnreachable: AWS says no, or nothing.
+        """
+        subject = f"the stack {name}"
+        try:
+            with store_errors("find", subject):
+                [described] = boto3.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+        except StoreUnreachable as error:
+            match error.__cause__:
+                case NoRegionError() | NoCredentialsError():
+                    hint = "Set AWS_DEFAULT_REGION and AWS_PROFILE, or run aws configure"
+                    raise InvalidSetting("find", subject, str(error.__cause__), hint) from error
+                case ClientError() as refused if error_code(refused) == "ValidationError":
+                    hint = "Name it with --stack, and its region with AWS_DEFAULT_REGION"
+                    raise InvalidSetting("find", subject, "there is none of that name here", hint) from error
+            raise
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
+        if "DeadLettersUrl" not in outputs:
+            hint = "Deploy this version of template.yaml, or name another stack"
+            raise InvalidSetting("find", subject, "it is not a tidelog stack", hint)
+        return cls(name, outputs, cast("Callable[[str], Any]", boto3.client))
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Its dead-letter queue."""
+        failures = Failures(self.client("s3"), self.outputs["LakeBucket"])
+        return DeadLetters(self.client("sqs"), self.outputs["DeadLettersUrl"], failures)
+
+    @property
+    def queues(self) -> Mapping[str, str]:
+        """URL of each queue that feeds the worker, by name."""
+        urls = (self.outputs["WorkQueueUrl"], self.outputs["BackfillQueueUrl"])
+        return {url.rpartition("/")[2]: url for url in urls}

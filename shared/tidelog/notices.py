@@ -1,0 +1,129 @@
+"""Notices: what an administrator is told by email, in words, at most once an hour for the same thing.
+
+An alarm that is in ALARM stays silent on the next failure, and says neither what failed nor what to do. A notice does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from tidelog.errors import TidelogError
+from tidelog.failures import store_errors
+from tidelog.letters import Failure
+from tidelog.marks import Marks
+
+if TYPE_CHECKING:
+    from mypy_boto3_sns import SNSClient
+
+_AGAIN = timedelta(hours=1)
+_SUBJECT = 100  # characters: https://docs.aws.amazon.com/sns/latest/api/API_Publish.html
+
+
+class Notices:
+    """Sends notices through a topic.
+
+    Args:
+        sns: the client.
+        topic: ARN of the topic.
+        stack: which stack speaks.
+        marks: when something was told last.
+        now: the clock, with a zone.
+    """
+
+    def __init__(self, sns: SNSClient, topic: str, stack: str, marks: Marks, now: Callable[[], datetime]) -> None:
+        self._sns = sns
+        self._topic = topic
+        self._stack = stack
+        self._marks = marks
+        self._now = now
+        self._told: dict[str, datetime] = {}
+
+    def send(self, about: str, subject: str, text: str) -> bool:
+        """Send a notice unless one about the same was sent within the hour, by whatever process.
+
+        Where Parameter Store can't say whether it was, it is sent: rather twice than never.
+
+        Raises:
+            StoreUnreachable, AccessDenied: SNS does not take it.
+        """
+        now = self._now()
+        if not self._is_due(about, now):
+            return False
+        with store_errors("send", "a notice"):
+            self._sns.publish(TopicArn=self._topic, Subject=_subject(f"[{self._stack}] {subject}"), Message=text)
+        self._told[about] = now
+        return True
+
+    def of_dead_letter(self, letter: str, failure: Failure) -> bool:
+        """Tell of a message that lies in the dead letters, or is about to.
+
+        Args:
+            letter: its id there.
+            failure: why.
+
+        Raises:
+            StoreUnreachable, AccessDenied: SNS does not take it.
+        """
+        table = failure.table or "a message that names no table"
+        text = dead_letter_text(self._stack, letter, failure)
+        return self.send(f"dead letter {failure.table} {failure.error}", f"{table} failed with {failure.error}", text)
+
+    def _is_due(self, about: str, now: datetime) -> bool:
+        if about in self._told and now - self._told[about] < _AGAIN:
+            return False
+        name = f"notices/{hashlib.sha256(about.encode()).hexdigest()[:32]}"
+        try:
+            last = self._marks.read(name)
+            if last and _moment(last.value, now) + _AGAIN > now:
+                return False
+            return self._marks.write(name, now.isoformat(), last)
+        except TidelogError:
+            return True
+
+
+def dead_letter_text(stack: str, letter: str, failure: Failure) -> str:
+    """Return what a person needs to know of a dead letter: what failed, why, what to do."""
+    tried = "once" if failure.tries == 1 else f"{failure.tries} times"
+    chosen = f" --table {_quoted(failure.table)}" if failure.table else ""
+    return f"""\
+A message could not be worked off and lies in the dead letters of the tidelog stack {stack}. No row is lost: what it \
+stands for is read when it is sent back.
+
+Table:    {failure.table or "none that can be read from the message"}
+Error:    {failure.error}: {failure.reason}
+To do:    {failure.hint or "See the worker's log"}
+Tries:    {tried}, first received {failure.first_seen}, failed last {failure.failed_at}
+Request:  {failure.run} (in the log of the worker)
+
+To look at it:
+    tidelog dead-letters show {letter} --stack {stack}
+To send it back, once the cause is mended:
+    tidelog dead-letters redrive{chosen} --stack {stack}
+To see all:
+    tidelog dead-letters list --stack {stack}
+
+The same error of the same table is told at most once an hour."""
+
+
+def _quoted(text: str) -> str:
+    """Return a text as one word of a shell."""
+    plain = text.replace(".", "").replace("_", "")
+    return text if plain.isascii() and plain.isalnum() else "'" + text.replace("'", "'\\''") + "'"
+
+
+def _subject(text: str) -> str:
+    """Return a text as a subject: one line of ASCII, not too long."""
+    line = " ".join(text.encode("ascii", "replace").decode().split())
+    return line if len(line) <= _SUBJECT else f"{line[: _SUBJECT - 3]}..."
+
+
+def _moment(text: str, now: datetime) -> datetime:
+    """Return the time of a mark; one that can't be read, or lies in the future, is long past."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return now - _AGAIN
+    return moment if moment.tzinfo and moment <= now else now - _AGAIN
