@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 
 from tidelog.deadletters import DeadLetters, Letter
+from tidelog.errors import InvalidMessage
+from tidelog.messages import Ingest, decode
 from tidelog.tables import TableName
 from tidelog_cli.output import aligned, console, live_count
 from tidelog_cli.stack import Stack, StackName
@@ -22,7 +24,8 @@ app = typer.Typer(
 )
 
 _SHORT = 8
-_WHY = 70
+_WHY = 64
+_KILLED = "See the worker's log; raise WorkerMemory if it ran out of memory"
 
 LetterId = Annotated[
     str, typer.Argument(metavar="ID", help="Id of the letter, as `list` shows it; its beginning is enough.")
@@ -49,9 +52,9 @@ def print_letters(screen: Console, stack: Stack, table: str | None = None) -> No
         screen.print("The dead letters are empty." if table is None else f"No dead letter of {table}.", markup=False)
     else:
         now = datetime.now(UTC)
-        headings = ("id", "table", "error", "why", "tries", "age")
-        screen.print(aligned(headings, [_row(letter, now) for letter in letters], left=4))
-        screen.print(f"tidelog dead-letters show ID --stack {stack.name}  says what to do about one.", markup=False)
+        headings = ("id", "table", "error", "what to do", "tries", "age")
+        screen.print(aligned(headings, [_row(letter, now) for letter in letters], left=4, prose="what to do"))
+        screen.print(f"tidelog dead-letters show ID --stack {stack.name}  says why, and the whole of it.", markup=False)
     if table is None and (unseen := dead_letters.count() - len(letters)) > 0:
         screen.print(
             f"{unseen} more are not shown: somebody looks at them, or they wait behind ten of the same table. "
@@ -84,24 +87,31 @@ def redrive(
 
 
 def send_back(screen: Console, stack: Stack, table: str | None = None, *, dry_run: bool = False) -> None:
-    """Send the dead letters of a stack back, or say which would be, a line each."""
+    """Send the dead letters of a stack back, or say which would be, a line each.
+
+    Of those that ask for the same table to be ingested one goes back and the others are removed: a run reads all.
+    """
     dead_letters = stack.dead_letters
-    count = 0
+    sent: dict[tuple[str, str], int] = {}
     with dead_letters.opened() as letters:
         for letter in _chosen(letters, table):
+            errand = (letter.origin.queue, _table_to_ingest(letter) or letter.id)
+            sent[errand] = sent.get(errand, 0) + 1
+            if sent[errand] > 1:
+                if not dry_run:
+                    dead_letters.remove(letter)
+                continue
             if not dry_run:
                 dead_letters.redrive(letter, stack.queues)
-            count += 1
             screen.print(
                 f"{'would send' if dry_run else 'sent'} {letter.id[:_SHORT]} back to {letter.origin.queue}: "
                 f"{letter.table or _cut(letter.body, _WHY)}",
                 markup=False,
             )
-    of = f" of {table}" if table else ""
-    if dry_run:
-        screen.print(f"{_messages(count)}{of} would be sent back.", markup=False)
-    else:
-        screen.print(f"{_messages(count)}{of} sent back.", markup=False)
+    of, would = f" of {table}" if table else "", "would be " if dry_run else ""
+    screen.print(f"{_messages(len(sent))}{of} {would}sent back.", markup=False)
+    if more := sum(sent.values()) - len(sent):
+        screen.print(f"{_messages(more)} that ask for the same {would}removed: one run reads all.", markup=False)
 
 
 @app.command()
@@ -134,6 +144,15 @@ def _chosen(
             yield letter
 
 
+def _table_to_ingest(letter: Letter) -> str | None:
+    """Return the table that a letter asks to be ingested, None where it asks for something else."""
+    try:
+        message = decode(letter.body)
+    except InvalidMessage:
+        return None
+    return str(message.table_name) if isinstance(message, Ingest) else None
+
+
 @contextmanager
 def _found(dead_letters: DeadLetters, letter_id: str) -> Iterator[Letter]:
     """Lend the one letter whose id begins so."""
@@ -152,7 +171,7 @@ def _row(letter: Letter, now: datetime) -> tuple[str, ...]:
         letter.id[:_SHORT],
         letter.table or "-",
         failure.error if failure else "WorkerKilled",
-        _cut(failure.reason if failure else "no worker has lived to say why", _WHY),
+        _cut(failure.hint or failure.reason if failure else _KILLED, _WHY),
         str(failure.tries) if failure else "-",
         _age(now - letter.arrived),
     )
@@ -170,7 +189,7 @@ def _lines(letter: Letter) -> Iterator[tuple[str, str]]:
         yield "request", f"{failure.run} (in the log of the worker)"
     else:
         yield "error", "no worker has lived to say why: it was killed, or ran out of time or memory, each time"
-        yield "to do", "see the worker's log; raise WorkerMemory if it ran out of memory"
+        yield "to do", _KILLED
     yield "arrived", letter.arrived.isoformat(timespec="seconds")
     yield "from", f"{letter.origin.queue or 'an unknown queue'}, group {letter.origin.group}"
     yield (

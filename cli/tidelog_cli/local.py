@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
+from itertools import islice, pairwise
+from math import ceil
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import typer
+from rich.console import Console
 
 import tidelog_sandbox
 from tidelog_cli.output import console, live_line, show_tick, size
 from tidelog_cli.ticks import TableResult, TickFailedError, TickResult, Ticks, read_result
+from tidelog_sandbox.expressions import occurrences
 from tidelog_sandbox.functions import Invocation
 from tidelog_sandbox.sandbox import Sandbox
 
 app = typer.Typer(help="Run tidelog on this machine: the real template, on a local AWS.", no_args_is_help=True)
 
+_RECHECK_SECONDS = 1
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _TLS = {"verify-full": "verify-full", "verify-ca": "verify-full", "require": "require", "disable": "disable"}
 
@@ -84,15 +89,16 @@ def up(
 ) -> None:
     """Keep running on the schedule until Ctrl-C, and say how to point aws or boto3 at it."""
     screen = console()
-    with deployed(database, lake, tables, exclude, schedule) as sandbox:
+    with deployed(database, lake, tables, exclude, schedule, StaleSeconds=_stale_seconds(schedule)) as sandbox:
         for name, value in sandbox.environment.items():
             screen.print(f"export {name}={value}", markup=False)
         for name, value in sandbox.outputs.items():
             screen.print(f"# {name}: {value}", markup=False)
         sandbox.on_invocation(_print_result)
+        sandbox.start_alarms()
         sandbox.start_schedules()
         try:
-            threading.Event().wait()
+            _print_emails(screen, sandbox)
         except KeyboardInterrupt:
             screen.print("stopping: runs under way are finished first")
             sandbox.stop_schedules()
@@ -180,8 +186,33 @@ def _print_result(invocation: Invocation) -> None:
     console(err=failed).print(f"{datetime.now().astimezone():%H:%M:%S}  {_line(result)}", markup=False)
 
 
+def _stale_seconds(schedule: str) -> str:
+    """Return three of the longest intervals to come, in whole minutes; half an hour at least, a week at most."""
+    try:
+        times = list(islice(occurrences(schedule, datetime.now(UTC), "UTC"), 10))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--schedule") from error
+    longest = max(((after - before).total_seconds() for before, after in pairwise(times)), default=0)
+    return str(min(max(1800, ceil(3 * longest / 60) * 60), 7 * 86400))
+
+
+def _print_emails(screen: Console, sandbox: Sandbox) -> None:
+    """Print the subject of each email as it is sent, until interrupted; that all is well only where it was not."""
+    seen, alarms = 0, set[str]()
+    while True:
+        for mail in sandbox.emails[seen:]:
+            seen += 1
+            kind, _, alarm = mail.subject.partition(": ")
+            if kind == "ALARM":
+                alarms.add(alarm)
+            if kind != "OK" or alarm in alarms:
+                screen.print(f"{datetime.now().astimezone():%H:%M:%S}  email: {mail.subject}", markup=False)
+        time.sleep(_RECHECK_SECONDS)
+
+
 def _line(result: TableResult) -> str:
     if result.outcome == "failed":
-        return f"failed: {result.reason}"
+        then = f"again in {result.again} s" if result.then == "retried" else "it lies in the dead letters"
+        return f"{result.table}  failed, {then}: {result.reason}"
     number = f"increment {result.sequential_id}" if result.outcome == "ingested" else "snapshot"
     return f"{result.table}  {result.rows:,} rows  {size(result.bytes)}  {number}  {result.seconds:.2f} s"

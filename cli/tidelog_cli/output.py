@@ -32,11 +32,14 @@ def size(count: int) -> str:
     return f"{count} B" if unit == "B" else f"{value:,.1f} {unit}"
 
 
-def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> Table:
-    """Return a plain table; columns but the first `left` ones are aligned to the right."""
+def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, prose: str = "") -> Table:
+    """Return a plain table; columns but the first `left` ones are aligned to the right.
+
+    The column headed `prose` takes more lines where there is too little room; the others are never cut before it is.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for number, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if number < left else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if number < left else "right", no_wrap=heading != prose)
     for row in rows:
         table.add_row(*row)
     return table

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +20,7 @@ from tidelog.messages import decode
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.type_defs import MessageTypeDef
+    from mypy_boto3_sqs.type_defs import MessageTypeDef, ReceiveMessageResultTypeDef
 
 _BATCH = 10
 _HELD_SECONDS = 300
@@ -49,8 +50,6 @@ class Letter:
     @property
     def table(self) -> str:
         """The table that it is about, empty where that can't be told."""
-        if self.failure:
-            return self.failure.table
         try:
             return str(decode(self.body).table_name)
         except InvalidMessage:
@@ -83,7 +82,7 @@ class Failures:
                 return None
         try:
             return msgspec.json.decode(body, type=Failure)
-        except msgspec.DecodeError:
+        except ValueError:  # msgspec's own errors are such too
             return None  # Not what tidelog writes: as good as nothing.
 
 
@@ -135,6 +134,8 @@ class DeadLetters:
     def opened(self) -> Iterator[Iterator[Letter]]:
         """Lend the letters. Each is hidden from others until the end of the block; those still there come back then.
 
+        What comes in meanwhile is not among them: a letter that is sent back may fail again at once.
+
         Of a group only ten are seen at a time, unless they are removed: SQS gives no more of a group while some are
         held. Groups of more than one are only of messages that SQS has moved itself.
         """
@@ -145,13 +146,16 @@ class DeadLetters:
             self._release(list(held.values()))
 
     def _browse(self, held: dict[str, str]) -> Iterator[Letter]:
-        while found := self._receive():
+        until: datetime | None = None
+        while found := (answer := self._receive()).get("Messages", []):
+            until = until or _answered(answer)
             new = [message for message in found if message["MessageId"] not in held]
             held |= {message["MessageId"]: message["ReceiptHandle"] for message in found}
             if not new:
                 return
-            for message in new:
-                yield self._letter(message)
+            for letter in map(self._letter, new):
+                if letter.arrived < until:
+                    yield letter
 
     def redrive(self, letter: Letter, queues: Mapping[str, str]) -> None:
         """Send a letter back to its queue, as it was sent at first, and remove it.
@@ -180,7 +184,7 @@ class DeadLetters:
         with store_errors("delete", letter.id):
             self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=letter.receipt)
 
-    def _receive(self) -> list[MessageTypeDef]:
+    def _receive(self) -> ReceiveMessageResultTypeDef:
         with store_errors("receive", "the dead letters"):
             return self._sqs.receive_message(
                 QueueUrl=self._url,
@@ -189,11 +193,12 @@ class DeadLetters:
                 WaitTimeSeconds=1,  # without a wait SQS asks only some of its servers
                 MessageSystemAttributeNames=["All"],
                 MessageAttributeNames=["All"],
-            ).get("Messages", [])
+            )
 
     def _letter(self, message: MessageTypeDef) -> Letter:
         system = message["Attributes"]
-        attributes = {name: value["StringValue"] for name, value in message.get("MessageAttributes", {}).items()}
+        found = message.get("MessageAttributes", {})
+        attributes = {name: value["StringValue"] for name, value in found.items() if "StringValue" in value}
         failure: Failure | None
         if known := from_attributes(attributes):
             failure, origin = known
@@ -221,6 +226,11 @@ class DeadLetters:
                         for number, receipt in enumerate(receipts[start : start + _BATCH])
                     ],
                 )
+
+
+def _answered(answer: ReceiveMessageResultTypeDef) -> datetime:
+    """Return when SQS has answered, by its own clock: the end of the second that it names."""
+    return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]) + timedelta(seconds=1)
 
 
 def _failure_key(message: str) -> str:

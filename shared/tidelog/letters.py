@@ -85,7 +85,7 @@ def failure_of(error: Exception, message: Received, *, table: str, run: str, now
         error=type(error).__name__,
         reason=_sendable(reason),
         hint=_sendable(hint),
-        table=table,
+        table=_sendable(table),
         run=run,
         tries=message.tries,
         first_seen=message.first_seen,
@@ -104,7 +104,7 @@ def retry_seconds(base: float, tries: int, chance: float) -> int:
         tries: how often it was tried.
         chance: a random number from 0 to 1.
     """
-    seconds = base * float(2 ** (tries - 1)) * (0.8 + 0.4 * chance)
+    seconds = base * 2.0 ** min(tries - 1, 60) * (0.8 + 0.4 * chance)
     return max(1, min(round(seconds), 11 * 3600))
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tidelog.errors import TidelogError
 from tidelog.failures import store_errors
 from tidelog.letters import Failure
-from tidelog.marks import Marks
+from tidelog.marks import Mark, Marks
 
 if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
@@ -52,8 +53,13 @@ class Notices:
         now = self._now()
         if not self._is_due(about, now):
             return False
-        with store_errors("send", "a notice"):
-            self._sns.publish(TopicArn=self._topic, Subject=_subject(f"[{self._stack}] {subject}"), Message=text)
+        try:
+            with store_errors("send", "a notice"):
+                self._sns.publish(TopicArn=self._topic, Subject=_subject(f"[{self._stack}] {subject}"), Message=text)
+        except TidelogError:
+            with suppress(TidelogError):  # What was marked as told was not.
+                self._marks.write(_mark(about), "not sent", Mark("", 0))
+            raise
         self._told[about] = now
         return True
 
@@ -74,7 +80,7 @@ class Notices:
     def _is_due(self, about: str, now: datetime) -> bool:
         if about in self._told and now - self._told[about] < _AGAIN:
             return False
-        name = f"notices/{hashlib.sha256(about.encode()).hexdigest()[:32]}"
+        name = _mark(about)
         try:
             last = self._marks.read(name)
             if last and _moment(last.value, now) + _AGAIN > now:
@@ -82,6 +88,10 @@ class Notices:
             return self._marks.write(name, now.isoformat(), last)
         except TidelogError:
             return True
+
+
+def _mark(about: str) -> str:
+    return f"notices/{hashlib.sha256(about.encode()).hexdigest()[:32]}"
 
 
 def dead_letter_text(stack: str, letter: str, failure: Failure) -> str:
@@ -117,6 +127,7 @@ def _quoted(text: str) -> str:
 def _subject(text: str) -> str:
     """Return a text as a subject: one line of ASCII, not too long."""
     line = " ".join(text.encode("ascii", "replace").decode().split())
+    line = "".join(character if character.isprintable() else "?" for character in line)
     return line if len(line) <= _SUBJECT else f"{line[: _SUBJECT - 3]}..."
 
 

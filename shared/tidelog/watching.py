@@ -100,7 +100,8 @@ class Watching:
             holder=str(horizon.holder or "nobody that this role can see") if horizon.held else "",
         )
         if stale:
-            self._tell("stale tables", f"{len(stale)} tables have gone stale", _stale_text(sight))
+            subject = "1 table has gone stale" if len(stale) == 1 else f"{len(stale)} tables have gone stale"
+            self._tell("stale tables", subject, _stale_text(sight))
         if held >= self._watch.horizon_seconds:
             self._tell("horizon", "a transaction holds the horizon", _horizon_text(held, horizon))
         return sight
