@@ -16,6 +16,7 @@ from tidelog.schema import ColumnDocument, SchemaDocument
 
 _TIMESTAMP_TYPES = frozenset({1082, 1114, 1184})  # date, timestamp, timestamptz
 _PLAIN = re.compile(r"[^\W\d][\w$-]*")
+_NAME_BYTES = 63  # NAMEDATALEN, less the zero at its end
 _PART = r'(?:"((?:[^"]|"")+)"|([^".]+))'
 _NAME = re.compile(rf"{_PART}\.{_PART}")
 
@@ -34,13 +35,13 @@ class TableName:
         A part without quotes is taken as it is: unlike SQL, no case is folded.
 
         Raises:
-            ValueError: the text has not exactly two parts.
+            ValueError: the text has not exactly two parts, or one that no database could have for a name.
         """
         found = _NAME.fullmatch(text)
         quoted, plain = (found.group(1, 3), found.group(2, 4)) if found else ((), ())
         parts = [q.replace('""', '"') if q else p for q, p in zip(quoted, plain, strict=True)]
         if not parts or not all(map(_storable, parts)):
-            raise ValueError(f"{text!r} is not a table name: write schema.table, such as public.orders")
+            raise ValueError(f"{text[:200]!r} is not a table name: write schema.table, such as public.orders")
         return cls(*parts)
 
     @property
@@ -69,10 +70,12 @@ class TableName:
 
 
 def _storable(part: str) -> bool:
+    """Say whether PostgreSQL could have a name: a longer one it would cut off, and mean another table."""
     try:
-        return b"\0" not in part.encode()
+        data = part.encode()
     except UnicodeEncodeError:
         return False
+    return b"\0" not in data and len(data) <= _NAME_BYTES
 
 
 def _percent(part: str) -> str:

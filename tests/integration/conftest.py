@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import gc
+import json
+import uuid
 from collections.abc import Iterator
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
+import boto3
 import pytest
 from moto import mock_aws
 from moto.core.common_models import BaseModel
 from moto.s3.exceptions import NoSuchUpload
 from moto.s3.models import S3Backend
 
-from tests.conftest import Aws, make_lake
+from tests.conftest import REGION, Aws, make_lake
 from tests.tide import Database, Lake, Tide
+from tidelog.letters import Received
+
+if TYPE_CHECKING:
+    from mypy_boto3_sns import SNSClient
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 
 @pytest.fixture(scope="package")
@@ -48,3 +58,88 @@ def tide(database: Database, lake: Lake) -> Iterator[Tide]:
     for table in tide.tables():
         tide.check(table)
     assert lake.uploads() == []
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands until a test sets it."""
+    return Clock()
+
+
+class Post:
+    """A work queue, a dead-letter queue, and a topic with an inbox that has subscribed to it."""
+
+    def __init__(self, sqs: SQSClient, sns: SNSClient) -> None:
+        self.sqs = sqs
+        self.sns = sns
+        self.work = self._queue(".fifo", FifoQueue="true")
+        self.dead = self._queue(".fifo", FifoQueue="true")
+        self._inbox = self._queue("")
+        self.topic = sns.create_topic(Name=uuid.uuid4().hex)["TopicArn"]
+        arn = sqs.get_queue_attributes(QueueUrl=self._inbox, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        sns.subscribe(TopicArn=self.topic, Protocol="sqs", Endpoint=arn)
+
+    def send(self, url: str, body: str, group: str = "public.t", **arguments: Any) -> str:
+        """Put a message on a FIFO queue; return its id."""
+        return self.sqs.send_message(
+            QueueUrl=url, MessageBody=body, MessageGroupId=group, MessageDeduplicationId=uuid.uuid4().hex, **arguments
+        )["MessageId"]
+
+    def receive(self, url: str) -> list[MessageTypeDef]:
+        """Receive what a queue gives at once; it is hidden from then on."""
+        return self.sqs.receive_message(
+            QueueUrl=url, MaxNumberOfMessages=10, MessageSystemAttributeNames=["All"], MessageAttributeNames=["All"]
+        ).get("Messages", [])
+
+    def received(self, body: str, group: str = "public.t", *, tries: int = 1) -> Received:
+        """Put a message on the work queue and receive it, as a worker does that is told how often it was tried."""
+        self.send(self.work, body, group)
+        [message] = self.receive(self.work)
+        queue = self.work.rpartition("/")[2]
+        first = "2026-11-23T11:59:00+00:00"
+        return Received(message["MessageId"], message["ReceiptHandle"], message["Body"], queue, group, tries, first)
+
+    def notices(self) -> list[tuple[str, str]]:
+        """Take what was published since it was last taken: subjects and texts."""
+        taken = []
+        while found := self.receive(self._inbox):
+            for message in found:
+                self.sqs.delete_message(QueueUrl=self._inbox, ReceiptHandle=message["ReceiptHandle"])
+                taken.append(json.loads(message["Body"]))
+        return [(notice["Subject"], notice["Message"]) for notice in taken]
+
+    def _queue(self, ending: str, **attributes: str) -> str:
+        return self.sqs.create_queue(QueueName=uuid.uuid4().hex + ending, Attributes=attributes)["QueueUrl"]  # type: ignore[arg-type] # attributes of SQS
+
+
+@pytest.fixture(scope="package")
+def sns(aws: Aws) -> SNSClient:
+    """A client of SNS."""
+    return boto3.client("sns", region_name=REGION)
+
+
+@pytest.fixture(scope="package")
+def impatient(aws: Aws) -> SQSClient:
+    """A client of SQS that does not wait for messages where there are none."""
+    client = boto3.client("sqs", region_name=REGION)
+    client.meta.events.register(
+        "provide-client-params.sqs.ReceiveMessage", lambda params, **_: params | {"WaitTimeSeconds": 0}
+    )
+    return client
+
+
+@pytest.fixture
+def post(impatient: SQSClient, sns: SNSClient) -> Post:
+    """Empty queues, and a topic."""
+    return Post(impatient, sns)

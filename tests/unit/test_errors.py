@@ -9,14 +9,23 @@ import ssl
 import struct
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from pg8000.exceptions import DatabaseError, InterfaceError
 
 from tidelog import errors
-from tidelog.errors import AccessDenied, DatabaseBusy, DatabaseUnreachable, StoreUnreachable, TidelogError
-from tidelog.failures import database_errors, error_code, store_errors
+from tidelog.errors import (
+    AccessDenied,
+    DatabaseBusy,
+    DatabaseUnreachable,
+    Permanent,
+    Retryable,
+    StoreUnreachable,
+    TidelogError,
+)
+from tidelog.failures import _TABLE, database_errors, error_code, store_errors
 
 ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TidelogError)]
 Guard = Callable[[str, str], AbstractContextManager[None]]
@@ -78,18 +87,103 @@ def client_error(code: str) -> ClientError:
 
 
 SQLSTATES: dict[type[TidelogError], list[str]] = {
-    DatabaseUnreachable: ["08006", "57P01", "57P03", "53300", "58030"],
-    DatabaseBusy: ["40001", "40P01", "55P03", "57014", "XX000", ""],
-    AccessDenied: ["28P01", "28000", "42501", "3D000"],
-    errors.NotIngestible: ["0A000"],
+    DatabaseUnreachable: [
+        *("08000", "08001", "08003", "08004", "08006", "08P01", "53000", "53100", "53200", "53300", "53400"),
+        *("57P01", "57P02", "57P03", "57P04", "57P05", "58000", "58030"),
+    ],
+    DatabaseBusy: [
+        *("40001", "40P01", "40002", "40003", "55P03", "55006", "55000", "57014", "25P02", "25P03", "XX000", "72000"),
+        *("", "?", "P0001", "22012", "42601"),
+    ],
+    AccessDenied: ["28000", "28P01", "42501", "3D000"],
+    errors.NotIngestible: ["0A000", "25006"],
     errors.UnknownTable: ["42P01", "3F000"],
     errors.UnknownColumn: ["42703"],
-    errors.UnreadableData: ["22021", "22P05", "54000", "XX001"],
+    errors.UnreadableData: ["22021", "22P05", "54000", "54001", "XX001", "XX002"],
 }
 AWS_CODES: dict[type[TidelogError], list[str]] = {
-    AccessDenied: ["AccessDenied", "NoSuchBucket", "InvalidAccessKeyId"],
-    StoreUnreachable: ["SlowDown", "ThrottlingException", "503", ""],
+    AccessDenied: [
+        *("403", "AccessDenied", "AccessDeniedException", "AuthorizationError", "InvalidAccessKeyId"),
+        *("SignatureDoesNotMatch", "UnrecognizedClientException", "KMS.DisabledException", "NoSuchBucket", "NotFound"),
+        *("ResourceNotFoundException", "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"),
+        "ParameterLimitExceeded",
+    ],
+    StoreUnreachable: [
+        *("SlowDown", "Throttling", "ThrottlingException", "RequestThrottled", "TooManyRequestsException"),
+        *("TooManyUpdates", "RequestLimitExceeded", "500", "503", "InternalError", "InternalFailure"),
+        *("InternalServerError", "ServiceUnavailable", "RequestTimeout", "ExpiredToken", ""),
+    ],
 }
+RETRYABLE = {DatabaseUnreachable, DatabaseBusy, StoreUnreachable}
+
+
+def test_what_may_pass_is_retryable_and_what_can_not_is_permanent() -> None:
+    """The two halves of what is listed above."""
+    for kind in SQLSTATES.keys() | AWS_CODES.keys():
+        assert issubclass(kind, Retryable if kind in RETRYABLE else Permanent)
+
+
+@pytest.mark.parametrize("row", _TABLE, ids=lambda row: f"{row.origin} {row.codes.split(' ')[0]}")
+def test_every_row_of_the_table_has_a_hint_and_a_test(row: Any) -> None:
+    """A person is told what to do, in words that end as an error's do; each code is one that is tested here."""
+    origin, codes, kind, hint = row
+    assert hint
+    assert hint[0].isupper()
+    assert hint[-1] != "."
+    assert issubclass(kind, Retryable) != issubclass(kind, Permanent)
+    tested = {"PostgreSQL": SQLSTATES, "AWS": AWS_CODES}[origin][kind]
+    for code in codes.split(" "):
+        assert any(each.startswith(code) if origin == "PostgreSQL" else each == code for each in tested), code
+
+
+def test_no_code_stands_in_two_rows() -> None:
+    """The second would be the one that counts, and nobody would see it."""
+    codes = [(row.origin, code) for row in _TABLE for code in row.codes.split(" ")]
+    assert len(codes) == len(set(codes))
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("40001", "hot_standby_feedback"),
+        ("40P01", "pg_locks"),
+        ("55P03", "end it, or wait"),
+        ("57014", "an index on a timestamp column helps"),
+        ("57P01", "ended the connection"),
+        ("53300", "max_connections"),
+        ("53100", "short of memory or disk"),
+        ("42501", "GRANT SELECT ON the table"),
+        ("28P01", "the password in the secret"),
+        ("3D000", "the name of the database"),
+        ("3F000", "the name of the schema"),
+        ("25006", "read-only"),
+        ("XX000", "See the server's log"),
+    ],
+)
+def test_a_refusal_of_postgresql_says_what_to_do(state: str, words: str) -> None:
+    """By its SQLSTATE, or by the longest beginning of it that is known; the server's words and the state stay."""
+    with pytest.raises(TidelogError) as caught, database_errors("read", "public.orders"):
+        raise postgres(state)
+    assert words in caught.value.hint
+    assert caught.value.what == f"read public.orders: the server's words (SQLSTATE {state})"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("AccessDenied", "policy of the function's role"),
+        ("ParameterLimitExceeded", "Delete parameters"),
+        ("SlowDown", "AWS throttles"),
+        ("ServiceUnavailable", "status.aws.amazon.com"),
+        ("SomethingNew", "status.aws.amazon.com"),
+    ],
+)
+def test_a_refusal_of_aws_says_what_to_do(code: str, words: str) -> None:
+    """By its code, which is told; one that is not known may pass."""
+    with pytest.raises(TidelogError) as caught, store_errors("read", "x"):
+        raise client_error(code)
+    assert words in caught.value.hint
+    assert f"({code})" in caught.value.what
 
 
 @pytest.mark.parametrize(
