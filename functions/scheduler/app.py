@@ -61,8 +61,8 @@ def report_sight(sight: Sight, stack: str) -> None:
 
 
 def emit(stack: str, *values: tuple[str, MetricUnit, float]) -> None:
-    """Emit metrics of a stack."""
-    metrics = Metrics()
+    """Emit metrics of a stack, which is their one dimension: an alarm counts only what has exactly its own."""
+    metrics = Metrics(service="")
     metrics.add_dimension("stack", stack)
     for name, unit, value in values:
         metrics.add_metric(name, unit, value)

@@ -106,7 +106,7 @@ def report_failure(failed: Failed) -> None:
 
 def emit(table: str, *values: tuple[str, MetricUnit, float]) -> None:
     """Emit metrics of the stack. The table stands beside them: metrics of its own for each would cost by the month."""
-    metrics = Metrics()
+    metrics = Metrics(service="")
     metrics.add_dimension("stack", os.environ["TIDELOG_STACK"])
     metrics.add_metadata("table", table)
     for name, unit, value in values:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -71,13 +71,23 @@ class Parameters:
                 return None
         return _decode(table, value)
 
-    def read_all(self) -> Iterator[tuple[TableName, Summary]]:
-        """Yield every table that has a summary."""
+    def read_all(self, *, lenient: bool = False) -> Iterator[tuple[TableName, Summary]]:
+        """Yield every table that has a summary; a lenient reader leaves out those that are none.
+
+        Raises:
+            UnreadableData: a parameter is not a summary.
+        """
         with store_errors("read the state of", "all tables"):
             for page in self._ssm.get_paginator("get_parameters_by_path").paginate(Path=self._prefix, Recursive=True):
                 for parameter in page["Parameters"]:
                     table = self._table(parameter["Name"])
-                    yield table, _decode(table, parameter["Value"])
+                    try:
+                        summary = _decode(table, parameter["Value"])
+                    except UnreadableData:
+                        if not lenient:
+                            raise
+                    else:
+                        yield table, summary
 
     def write(self, table: TableName, summary: Summary) -> None:
         """Write a table's summary, whatever was there."""
@@ -132,7 +142,9 @@ def _unescape(part: str) -> str:
 
 def _decode(table: TableName, value: str) -> Summary:
     try:
-        return msgspec.json.decode(value, type=Summary)
-    except msgspec.DecodeError as error:
+        summary = msgspec.json.decode(value, type=Summary)
+        summary.age(datetime.now(UTC))  # Its time must be one.
+    except (msgspec.DecodeError, ValueError, TypeError) as error:
         hint = "Delete the parameter: it is made again from the ledger"
         raise UnreadableData("read the state of", table, f"its parameter is not a summary: {error}", hint) from error
+    return summary

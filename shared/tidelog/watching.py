@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
 
-from tidelog.errors import TidelogError
+from tidelog.errors import Retryable, TidelogError
 from tidelog.horizon import Horizon
 from tidelog.marks import Marks
 from tidelog.notices import Notices
@@ -83,7 +83,7 @@ class Watching:
         self._watch = watch
         self._now = now
 
-    def look(self, tables: Iterable[TableName]) -> Sight:
+    def look(self, tables: Collection[TableName]) -> Sight:
         """Look at the tables and at the horizon; tell of what is wrong, at most once an hour.
 
         Raises:
@@ -106,16 +106,15 @@ class Watching:
             self._tell("horizon", "a transaction holds the horizon", _horizon_text(held, horizon))
         return sight
 
-    def _ages(self, tables: Iterable[TableName]) -> list[tuple[str, float]]:
+    def _ages(self, tables: Collection[TableName]) -> list[tuple[str, float]]:
         """Return for how long each table was not read, the longest first. One never seen is awaited from now on."""
         now = self._now()
-        known = dict(self._parameters.read_all())
-        ages = []
-        for table in tables:
-            if table in known:
-                ages.append((str(table), known[table].age(now)))
-            else:
-                self._parameters.expect(table, now)
+        known = dict(self._parameters.read_all(lenient=True))
+        ages = [(str(table), known[table].age(now)) for table in tables if table in known]
+        with suppress(Retryable):  # Parameter Store takes few writes a second: the rest at the next tick.
+            for table in tables:
+                if table not in known:
+                    self._parameters.expect(table, now)
         return sorted(ages, key=lambda each: -each[1])
 
     def _held(self, horizon: Horizon) -> float:
@@ -137,8 +136,9 @@ class Watching:
 
 def _seen(value: str) -> _Seen | None:
     try:
-        return msgspec.json.decode(value, type=_Seen)
-    except msgspec.DecodeError:
+        seen = msgspec.json.decode(value, type=_Seen)
+        return seen if datetime.fromisoformat(seen.since).tzinfo else None
+    except (msgspec.DecodeError, ValueError):
         return None
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.faults import Process, Step, refusal
 from tests.integration.conftest import Clock, Post
 from tests.tide import LIMITS, Database, Lake, Server, Tide, connect, wait_for
-from tidelog.errors import StoreUnreachable
+from tidelog.errors import AccessDenied
 from tidelog.events import State
 from tidelog.horizon import Holder, Horizon
 from tidelog.marks import Marks
@@ -193,9 +193,27 @@ def test_a_state_that_is_known_moves_in_time_and_never_back(bridge: Bridge) -> N
 def test_a_parameter_store_that_is_out_of_reach_is_an_error(bridge: Bridge) -> None:
     """The scheduler has failed then, and says so; the messages of the tick are on the queue."""
     process = Process()
-    process.at("before", Step("put_parameter"), refusal("ThrottlingException"))
-    with pytest.raises(StoreUnreachable, match=r"write the state of public\.a"):
+    process.at("before", Step("put_parameter"), refusal("AccessDeniedException"))
+    with pytest.raises(AccessDenied, match=r"write the state of public\.a"):
         bridge.look(A, ssm=process.client(bridge.lake.ssm))
+
+
+def test_tables_that_are_too_many_to_be_noted_at_once_are_noted_at_the_next_tick(bridge: Bridge) -> None:
+    """Parameter Store takes few writes a second; the first tick of a large database is no failure."""
+    process = Process()
+    process.at("after", Step("put_parameter"), refusal("ThrottlingException"))
+    bridge.look(A, B, ssm=process.client(bridge.lake.ssm))
+    assert set(dict(bridge.parameters.read_all())) == {A}
+    bridge.look(A, B)
+    assert set(dict(bridge.parameters.read_all())) == {A, B}
+
+
+@pytest.mark.parametrize("value", ["mine", '{"checked_at":"soon"}', '{"checked_at":"2026-11-23T12:00:00"}'])
+def test_a_parameter_that_is_no_summary_keeps_nobody_from_looking(bridge: Bridge, value: str) -> None:
+    """The next run of its table writes it anew; a table that is gone has none."""
+    bridge.read(B, STALE)
+    bridge.lake.ssm.put_parameter(Name=f"{bridge.lake.prefix}/tables/public/a", Value=value, Type="String")
+    assert [table for table, _ in bridge.look(A, B).stale] == [str(B)]
 
 
 def test_a_notice_that_can_not_be_sent_is_no_failure_of_the_look(bridge: Bridge) -> None:

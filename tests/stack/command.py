@@ -8,9 +8,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests.tide import Database
 from tidelog.tables import TableName
@@ -29,6 +32,22 @@ def environment(**more: str) -> dict[str, str]:
 def address(database: Database, user: str = "postgres") -> str:
     """Return the connection string of a database, without its password."""
     return f"postgresql://{user}@127.0.0.1:{database.server.port}/{database.name}"
+
+
+def kill_waiting(database: Database) -> bool:
+    """Kill the worker that waits for a lock in a database; return whether there was one."""
+    waiting = set(
+        database.column(
+            "SELECT client_port FROM pg_stat_activity WHERE application_name = 'tidelog' "
+            "AND wait_event_type = 'Lock' AND datname = current_database()"
+        )
+    )
+    for process in psutil.Process().children(recursive=True) if waiting else []:
+        with suppress(psutil.Error):
+            if waiting & {connection.laddr.port for connection in process.net_connections("tcp")}:
+                process.kill()
+                return True
+    return False
 
 
 @dataclass(frozen=True)

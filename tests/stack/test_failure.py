@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import uuid
@@ -10,12 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.conftest import CreateDatabase
 from tests.sandbox.conftest import taken
-from tests.stack.command import TIDELOG, environment
+from tests.stack.command import TIDELOG, environment, kill_waiting
 from tests.tide import Database, wait_for
 from tidelog_sandbox.functions import Invocation
 from tidelog_sandbox.sandbox import Sandbox
@@ -211,11 +209,15 @@ def test_a_killed_worker_is_told_of_too(office: Office) -> None:
         if run.kind == "exit" and run.record:  # the visibility timeout, which is 930 s, has passed
             sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=run.record["receiptHandle"], VisibilityTimeout=0)
 
+    def three_were_killed() -> bool:
+        kill_waiting(office.database)
+        return len(killed(office)) == 3
+
     office.sandbox.on_invocation(come_back)
     with office.database.session() as migration:
         migration.run("BEGIN; LOCK TABLE heavy IN ACCESS EXCLUSIVE MODE")
         office.ingest("public.heavy")
-        wait_for(lambda: len(killed(office)) == 3 or not kill_waiting(office))
+        wait_for(three_were_killed)
         office.settle()
     [letter] = office.letters()
     assert letter["failure"]["error"] == "WorkerKilled"
@@ -223,21 +225,6 @@ def test_a_killed_worker_is_told_of_too(office: Office) -> None:
     office.tidelog("redrive")
     office.settle()
     assert office.outcomes("public.heavy")[-1] == "snapshotted"
-
-
-def kill_waiting(office: Office) -> bool:
-    """Kill the worker that waits for a lock, if one does."""
-    waiting = office.database.column(
-        "SELECT client_port FROM pg_stat_activity WHERE application_name = 'tidelog' AND wait_event_type = 'Lock' "
-        "AND datname = current_database()"
-    )
-    for port in waiting:
-        for process in psutil.process_iter(["pid"]):
-            with contextlib.suppress(psutil.Error):
-                ports = {connection.laddr.port for connection in process.net_connections("tcp") if connection.raddr}
-                if port in ports and "awslambdaric" in process.cmdline():
-                    process.kill()
-    return True
 
 
 def killed(office: Office) -> list[Invocation]:
