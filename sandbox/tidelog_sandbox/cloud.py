@@ -128,10 +128,11 @@ class Cloud:
         with self._lock:
             self._command("disturb", {"disturb": {**disturbance, "share": share, "times": times, "seed": seed}})
 
-    def calm(self) -> None:
-        """Let all calls go well again."""
+    def calm(self) -> list[int]:
+        """Let all calls go well again, and give how many each disturbance has struck."""
         with self._lock:
-            self._command("calm", {"calm": True})
+            struck: list[int] = self._command("calm", {"calm": True})["struck"]
+        return struck
 
     def emails(self, first: int = 0) -> list[dict[str, str]]:
         """The emails that were sent, oldest first, but for so many of the first."""

@@ -32,6 +32,7 @@ class Disturbance:
         share: of them that go wrong.
         times: how many go wrong; None is no limit.
         seed: of the choice.
+        struck: how many have gone wrong.
     """
 
     calls: str
@@ -40,6 +41,7 @@ class Disturbance:
     share: float = 1.0
     times: int | None = None
     seed: int = 0
+    struck: int = field(init=False, default=0)
     _pattern: re.Pattern[str] = field(init=False, repr=False)
     _draw: random.Random = field(init=False, repr=False)
 
@@ -49,10 +51,9 @@ class Disturbance:
 
     def strikes(self, call: str) -> bool:
         """Whether a call goes wrong; not for several threads at a time."""
-        if self.times == 0 or not self._pattern.search(call) or self._draw.random() >= self.share:
+        if self.struck == self.times or not self._pattern.search(call) or self._draw.random() >= self.share:
             return False
-        if self.times is not None:
-            self.times -= 1
+        self.struck += 1
         return True
 
 
@@ -69,10 +70,12 @@ class Faults:
         with self._lock:
             self._disturbances.append(disturbance)
 
-    def calm(self) -> None:
-        """Let all go well again."""
+    def calm(self) -> list[int]:
+        """Let all go well again, and give how many calls each disturbance has struck."""
         with self._lock:
+            struck = [each.struck for each in self._disturbances]
             self._disturbances.clear()
+        return struck
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""

@@ -246,8 +246,8 @@ class Environment:
                     self._keep(line)
         except BlockingIOError:
             return
-        if not self._closed:  # the process has closed its output; that would keep the selector busy
-            self._selector.unregister(self._logs)
+        if not self._closed and self._logs in self._selector.get_map():
+            self._selector.unregister(self._logs)  # the process has closed its output; that would keep it busy
 
 
 def _failed(kind: Kind, error_type: str, message: str) -> Outcome:

@@ -118,13 +118,22 @@ class _RuntimeRequest(http.server.BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            return self._read(int(self.headers.get("Content-Length") or 0))
         body = b""
-        while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
+        while size := int(self._whole(self.rfile.readline()), 16):
+            body += self._read(size)
             self.rfile.readline()
         self.rfile.readline()
         return body
+
+    def _read(self, size: int) -> bytes:
+        return self._whole(self.rfile.read(size), size)
+
+    def _whole(self, data: bytes, size: int = 1) -> bytes:
+        """What was read, unless the process was killed before it had said all: that is no answer."""
+        if len(data) < size:
+            raise ConnectionResetError
+        return data
 
     def _reply(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         self.send_response(status)

@@ -90,7 +90,7 @@ def _obeyed(command: dict[str, Any], faults: Faults) -> dict[str, Any]:
             case {"disturb": disturbance}:
                 faults.disturb(Disturbance(**disturbance))
             case {"calm": True}:
-                faults.calm()
+                return {"struck": faults.calm()}
             case {"emails": first}:
                 return {"emails": topics.sent(first)}
             case {"metrics": region, "account": account}:

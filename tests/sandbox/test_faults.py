@@ -76,7 +76,7 @@ def test_a_share_of_the_calls_fails_the_same_ones_each_time(calm: Cloud, bucket:
     def failures(**disturbance: Any) -> list[str]:
         calm.disturb("s3 GET", "500 InternalError", **disturbance)
         outcomes = [outcome(s3.list_objects_v2, Bucket=bucket) for _ in range(30)]
-        calm.calm()
+        assert calm.calm() == [outcomes.count("500 InternalError")]
         return outcomes
 
     assert failures(share=0.5, seed=1) == failures(share=0.5, seed=1) != failures(share=0.5, seed=2)

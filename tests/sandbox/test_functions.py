@@ -1,6 +1,7 @@
 """A function runs as in Lambda: in processes of its own, with its limits, and its failures are told apart."""
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from tidelog_sandbox import Invocation, Sandbox, SandboxError
 from tidelog_sandbox.functions import Function
 from tidelog_sandbox.runtime import FunctionConfiguration
+from tidelog_sandbox.runtime_api import RuntimeApi
 
 MIB = 1 << 20
 
@@ -180,6 +182,25 @@ def test_the_log_is_every_line_of_the_invocation_and_no_other(configuration: Fun
     assert (first.log[0], first.log[1][:7], first.log[-1]) == ("begun", "line 0 ", "without an end")
     assert second.log == ()
     assert live == [(configuration.name, line) for line in first.log]
+
+
+def test_a_function_may_close_its_output(function: Function) -> None:
+    """It answers all the same; so does one that is killed just after its answer."""
+    assert function.invoke({"do": "hoard", "megabytes": 1, "close": [1, 2]}).succeeded
+
+
+@pytest.mark.parametrize("rest", [b"Content-Length: 10\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n5\r\n{"])
+def test_an_answer_that_is_cut_off_is_none(rest: bytes) -> None:
+    """As when a function is killed while it answers."""
+    api = RuntimeApi("arn")
+    for half in (rest, b"Content-Length: 2\r\n\r\n{}"):
+        with socket.create_connection(("127.0.0.1", api.server_port)) as connection:
+            connection.sendall(b"POST /2018-06-01/runtime/invocation/x/response HTTP/1.1\r\n" + half)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1024):
+                pass
+    assert api.results.get_nowait() == ("response", b"{}")
+    api.close()
 
 
 def test_a_function_that_fails_to_start_says_why(configuration: FunctionConfiguration) -> None:
