@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import boto3
@@ -153,7 +154,9 @@ def test_up_keeps_ingesting_on_the_schedule_until_it_is_interrupted(database: Da
     database.run("CREATE TABLE orders (id int); INSERT INTO orders VALUES (1)")
     command = [TIDELOG, "local", "up", "--database", address(database), "--lake", str(tmp_path)]
     variables = environment(PGPASSWORD=database.server.password)
-    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) as process:
+    # Whoever runs the tests in the background may have Ctrl-C ignored by all that they start.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True, preexec_fn=heed) as process:  # noqa: PLW1509 - it only sets a signal
         assert process.stdout
         told: dict[str, str] = {}
         for line in process.stdout:
