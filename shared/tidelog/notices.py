@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
 
 _AGAIN = timedelta(hours=1)
+_SENDING = timedelta(minutes=2)  # longer than a call to SNS takes, its retries included
+_BEGUN = "begun "
 _SUBJECT = 100  # characters: https://docs.aws.amazon.com/sns/latest/api/API_Publish.html
 
 
@@ -57,10 +59,10 @@ class Notices:
             with store_errors("send", "a notice"):
                 self._sns.publish(TopicArn=self._topic, Subject=_subject(f"[{self._stack}] {subject}"), Message=text)
         except TidelogError:
-            with suppress(TidelogError):  # What was marked as told was not.
-                self._marks.write(_mark(about), "not sent", Mark("", 0))
+            self._note(about, "not sent")
             raise
         self._told[about] = now
+        self._note(about, now.isoformat())
         return True
 
     def of_dead_letter(self, letter: str, failure: Failure) -> bool:
@@ -77,15 +79,19 @@ class Notices:
         text = dead_letter_text(self._stack, letter, failure)
         return self.send(f"dead letter {failure.table} {failure.error}", f"{table} failed with {failure.error}", text)
 
+    def _note(self, about: str, value: str) -> None:
+        with suppress(TidelogError):  # It is told again then: rather twice than never.
+            self._marks.write(_mark(about), value, Mark("", 0))
+
     def _is_due(self, about: str, now: datetime) -> bool:
         if about in self._told and now - self._told[about] < _AGAIN:
             return False
         name = _mark(about)
         try:
             last = self._marks.read(name)
-            if last and _moment(last.value, now) + _AGAIN > now:
+            if last and _is_recent(last.value, now):
                 return False
-            return self._marks.write(name, now.isoformat(), last)
+            return self._marks.write(name, f"{_BEGUN}{now.isoformat()}", last)
         except TidelogError:
             return True
 
@@ -131,10 +137,11 @@ def _subject(text: str) -> str:
     return line if len(line) <= _SUBJECT else f"{line[: _SUBJECT - 3]}..."
 
 
-def _moment(text: str, now: datetime) -> datetime:
-    """Return the time of a mark; one that can't be read, or lies in the future, is long past."""
+def _is_recent(mark: str, now: datetime) -> bool:
+    """Say whether a mark is of a notice that was sent within the hour, or is being sent; who sent it may have died."""
+    begun = mark.startswith(_BEGUN)
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(mark.removeprefix(_BEGUN))
     except ValueError:
-        return now - _AGAIN
-    return moment if moment.tzinfo and moment <= now else now - _AGAIN
+        return False
+    return bool(moment.tzinfo) and moment <= now < moment + (_SENDING if begun else _AGAIN)

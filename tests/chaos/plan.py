@@ -46,18 +46,15 @@ class Plan:
         """Variables that lead a function's process to the plan."""
         return {"PYTHONPATH": f"{INSIDE}:{ROOT / 'shared'}", "TIDELOG_CHAOS": str(self._directory)}
 
-    def change(
-        self, *, kill: Mapping[str, str] | None = None, share: float = 0, once: bool = False, clock: float = 0
-    ) -> None:
+    def change(self, *, kill: Mapping[str, str] | None = None, share: float = 0, clock: float = 0) -> None:
         """Let the processes do something else.
 
         Args:
             kill: of a table the call that is its worker's last.
             share: of all calls that are a process's last.
-            once: whether no process serves a second invocation.
             clock: seconds that the clock of an invocation is off, at most.
         """
-        plan = {"kill": kill or {}, "share": share, "once": once, "clock": clock}
+        plan = {"kill": kill or {}, "share": share, "clock": clock}
         new = self._directory / "plan.new"
         new.write_text(json.dumps(plan), encoding="utf-8")
         new.rename(self._directory / "plan.json")

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from tests.faults import Process, Step, refusal
+from tests.faults import KilledError, Process, Step, refusal
 from tests.integration.conftest import Clock, Post
 from tests.integration.test_deadletters import FAILURE
 from tests.tide import Lake
@@ -143,6 +143,18 @@ def test_where_parameter_store_is_out_of_reach_it_is_told_all_the_same(
     assert len(office.post.notices()) == 1
 
 
+def test_a_sender_that_dies_before_it_has_sent_is_made_up_for(office: Office) -> None:
+    """It has said that it begins; two minutes later another one sends, and only one."""
+    process = Process()
+    process.at("before", Step("publish"), process.kill)
+    with pytest.raises(KilledError):
+        office.process(sns=process.client(office.post.sns)).of_dead_letter("letter", FAILURE)
+    assert not office.process().of_dead_letter("letter", FAILURE)
+    office.clock.now += timedelta(minutes=2)
+    assert [office.process().of_dead_letter("letter", FAILURE) for _ in range(2)] == [True, False]
+    assert len(office.post.notices()) == 1
+
+
 @pytest.mark.parametrize("value", ["yesterday", "2026-11-23T12:00:00", "2099-01-01T00:00:00+00:00", "{}"])
 def test_a_mark_that_can_not_be_right_silences_nobody(office: Office, value: str) -> None:
     """No time, one without a zone, one in the future. It is put right."""
@@ -180,6 +192,10 @@ class Recorder:
         self.published.append((Subject, Message))
 
     def get_parameter(self, Name: str) -> None:  # noqa: N803, ARG002 - boto3's
+        """Refuse."""
+        refusal("ThrottlingException")()
+
+    def put_parameter(self, **_: object) -> None:
         """Refuse."""
         refusal("ThrottlingException")()
 

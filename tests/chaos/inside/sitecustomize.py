@@ -60,10 +60,8 @@ class Calls:
                 self.die()
 
     def end(self) -> None:
-        """End an invocation, and with it the process if none may serve a second one."""
+        """End an invocation."""
         self.made("lambda response")
-        if self._plan["once"]:
-            self.die()
 
     def die(self) -> None:
         """Kill this process."""
