@@ -6,7 +6,7 @@ import gzip
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,22 +15,31 @@ from typing import TYPE_CHECKING, Any
 import pg8000.native
 from msgspec.structs import replace
 
+from tidelog.chunking import Chunking
 from tidelog.credentials import Credentials
-from tidelog.events import Event, Ingested, Remade, State, Supplied, fold, undelta
-from tidelog.ingesting import Ingestion, Limits, Run
+from tidelog.events import Event, Ingested, Remade, State, Supplied, fold
+from tidelog.ingesting import Ingestion
 from tidelog.lake import read_segment_key
 from tidelog.ledger import Ledger
+from tidelog.messages import Message, ReadChunk, decode, encode
 from tidelog.parameters import Parameters, summarize
+from tidelog.parts import Parts
+from tidelog.planning import Limits
+from tidelog.plans import ChunkRead
+from tidelog.queues import WorkQueue
+from tidelog.readings import undelta
+from tidelog.runs import Run
 from tidelog.segment import Segments
 from tidelog.source import Source
 from tidelog.tables import TableName
+from tidelog.working import Jobs
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_ssm import SSMClient
 
 Row = dict[str, Any]
-LIMITS = Limits(look_back=900, time_bound_bytes=2**30, failover_margin=3600, fresh=450)
+LIMITS = Limits(look_back=900, time_bound_bytes=2**30, chunk_bytes=2**30, failover_margin=3600, fresh=450)
 SECONDS = 60
 LOCK_SECONDS = 10
 
@@ -151,6 +160,22 @@ class Lake:
         return len(uploads)
 
 
+class Outbox(WorkQueue):
+    """A queue of which a test takes the messages itself."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def send(self, messages: Sequence[Message], *, salt: str = "") -> None:  # noqa: ARG002 - the real one's
+        """Keep messages."""
+        self.messages += [decode(encode(message)) for message in messages]
+
+    def take(self) -> list[Message]:
+        """Take what was sent since it was last taken."""
+        taken, self.messages = self.messages, []
+        return taken
+
+
 class Tide:
     """A worker's parts over a database and a lake, and what came of its runs."""
 
@@ -161,33 +186,54 @@ class Tide:
         self.source = database.source()
         self.ledger = self._ledger(lake.s3)
         self.parameters = Parameters(lake.ssm, lake.prefix)
+        self.outbox = Outbox()
 
     def run(self, *statements: str) -> Any:
         """Run SQL as the superuser."""
         return self.database.run(*statements)
 
-    def ingestion(
+    def parts(
         self,
         *,
         source: Source | None = None,
         s3: S3Client | None = None,
         ssm: SSMClient | None = None,
         limits: Limits = LIMITS,
-    ) -> Ingestion:
-        """Return a worker; each of its parts may be another."""
+    ) -> Parts:
+        """Return what a worker works with; each of its parts may be another."""
         s3 = s3 or self.lake.s3
-        return Ingestion(
+        return Parts(
             source=source or self.source,
             segments=Segments(s3, self.lake.bucket),
             ledger=self._ledger(s3),
             parameters=Parameters(ssm or self.lake.ssm, self.lake.prefix),
+            backfill_queue=self.outbox,
             limits=limits,
             now=self.now,
         )
 
+    def ingestion(self, **parts: Any) -> Ingestion:
+        """Return a worker; each of its parts may be another."""
+        return Ingestion(self.parts(**parts))
+
+    def jobs(self, **parts: Any) -> Jobs:
+        """Return what a worker does."""
+        return Jobs(self.parts(**parts))
+
     def ingest(self, table: str = "public.t", **parts: Any) -> Run:
         """Run a table once."""
         return self.ingestion(**parts).ingest(TableName.parse(table), seconds=SECONDS)
+
+    def read_chunks(self, messages: Sequence[Message] | None = None, **parts: Any) -> list[Run]:
+        """Read the chunks of some messages, or of all that were sent, and of those that these send in turn."""
+        chunking, runs = Chunking(self.parts(**parts)), []
+        waiting = list(self.outbox.take() if messages is None else messages)
+        while waiting:
+            message = waiting.pop(0)
+            assert isinstance(message, ReadChunk)
+            runs.append(chunking.read(message.table_name, message.plan, message.chunk, seconds=SECONDS))
+            waiting += self.outbox.take()
+        return runs
 
     def events(self, table: str = "public.t") -> list[Event]:
         """Return the ledger of a table."""
@@ -249,7 +295,12 @@ class Tide:
         assert ids == list(range(1, len(ids) + 1))
         committed = {event.segment.key: event.segment for event in events if event.segment}
         keys = [event.segment.key for event in events if event.segment and not isinstance(event.what, Remade)]
-        assert keys == sorted(set(keys), key=lambda key: read_segment_key(key)[1])
+        assert len(keys) == len(set(keys))
+        chunks = [event.segment.key for event in events if isinstance(event.what, ChunkRead) and event.segment]
+        others = [key for key in keys if key not in chunks]
+        assert others == sorted(others, key=lambda key: read_segment_key(key)[1])
+        read = [(event.what.plan, event.what.chunk.number) for event in events if isinstance(event.what, ChunkRead)]
+        assert len(read) == len(set(read))
         published = self.segments(table)
         assert {key: segment.rows for key, segment in committed.items()} == {k: len(v) for k, v in published.items()}
         name = TableName.parse(table)

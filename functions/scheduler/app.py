@@ -1,4 +1,4 @@
-"""The scheduler: one tick, one message per table; then a look at whether all is well."""
+"""The scheduler: one tick, one message per table; then a look at whether all is well. Or a request for a backfill."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from tidelog.errors import TidelogError
 from tidelog.pipeline import Scheduler, build_scheduler
 from tidelog.scheduling import Tick, schedule
 from tidelog.settings import SchedulerSettings, read_scheduler_settings
@@ -29,14 +30,30 @@ def parts() -> tuple[SchedulerSettings, Scheduler]:
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  # noqa: ARG001 - Lambda passes both
-    """Send the messages of a tick; return the tables, and what was left out and why."""
+    """Send the messages of a tick; return the tables, and what was left out and why.
+
+    Invoked with a `backfill` message it checks that, sends it, and returns what it will take, or what is wrong with it.
+    """
     settings, scheduler = parts()
+    if "type" in event:
+        return take_request(scheduler, event)
     due = event.get("scheduled_time") or datetime.now(UTC).isoformat()
     logger.info("tick started", due=due)
     tick = schedule(due, source=scheduler.source, queue=scheduler.queue, selection=settings.selection)
     report_tick(tick, settings.stack)
     report_sight(scheduler.watching.look(tick.tables), settings.stack)
     return {**asdict(tick), "tables": [str(table) for table in tick.tables]}
+
+
+def take_request(scheduler: Scheduler, event: dict[str, Any]) -> dict[str, Any]:
+    """Answer a request. What is wrong with it is told to who asks, and no failure of the function."""
+    try:
+        answers = scheduler.requests.take(event)
+    except TidelogError as error:
+        logger.warning("request refused", error=type(error).__name__, reason=error.what)
+        return {"error": {"kind": type(error).__name__, "reason": error.what, "hint": error.hint}}
+    logger.info("request taken", backfills=[asdict(answer) for answer in answers])
+    return {"backfills": [asdict(answer) for answer in answers]}
 
 
 def report_tick(tick: Tick, stack: str) -> None:

@@ -12,9 +12,9 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from tidelog.ingesting import Run
 from tidelog.letters import Received
 from tidelog.pipeline import build_worker
+from tidelog.runs import Run
 from tidelog.settings import read_worker_settings
 from tidelog.working import Failed, Worker
 
@@ -78,6 +78,9 @@ def report(run: Run, seconds: float) -> None:
         timestamp_ingested=run.timestamp,
         segment=run.key,
         strategy=run.strategy,
+        plan=run.plan,
+        chunks=run.chunks,
+        chunk=run.chunk,
         seconds=round(seconds, 3),
     )
     emit(

@@ -35,7 +35,7 @@ tree(oid, kind) AS (
   JOIN pg_class c ON c.oid = i.inhrelid
   WHERE tree.kind = 'p'),
 leaf AS (
-  SELECT c.oid, c.relname, c.relkind, n.nspname
+  SELECT c.oid, c.relname, c.relkind, c.reltuples, c.reltoastrelid, n.nspname
   FROM tree JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind <> 'p'),
 att AS (
@@ -65,6 +65,10 @@ SELECT json_build_object(
   'leaves', (SELECT coalesce(json_agg(json_build_object(
       'oid', leaf.oid::bigint, 'schema', leaf.nspname, 'name', leaf.relname, 'kind', leaf.relkind,
       'bytes', coalesce(pg_relation_size(leaf.oid), 0),
+      'filenode', coalesce(pg_relation_filenode(leaf.oid)::bigint, 0),
+      'pages', coalesce(pg_relation_size(leaf.oid), 0) / current_setting('block_size')::bigint,
+      'size', coalesce(pg_relation_size(leaf.oid), 0) + coalesce(pg_relation_size(nullif(leaf.reltoastrelid, 0)), 0),
+      'rows', leaf.reltuples::bigint,
       'locked', leaf.relkind = 'm' OR EXISTS (SELECT FROM pg_locks l
         WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.relation = leaf.oid AND l.granted
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())),

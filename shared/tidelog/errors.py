@@ -4,6 +4,8 @@
     ├── Retryable                      the same work may succeed later
     │   ├── DatabaseUnreachable        (ConnectionError)
     │   ├── DatabaseBusy               (TimeoutError)
+    │   │   └── OutOfTime              the database did not answer within the time there was
+    │   ├── DatabaseChanged            another one answers than before
     │   ├── ReplicaBehind
     │   ├── StoreUnreachable           (ConnectionError)
     │   └── Conflict                   another worker is faster again and again
@@ -64,6 +66,14 @@ class DatabaseUnreachable(Retryable, ConnectionError):
 
 class DatabaseBusy(Retryable, TimeoutError):
     """The database gave up on a statement: a timeout, a lock, a deadlock, a conflict with recovery."""
+
+
+class OutOfTime(DatabaseBusy):
+    """A statement took longer than the time there was for it, or somebody cancelled it."""
+
+
+class DatabaseChanged(Retryable):
+    """Another database answers than the one that a plan was made on: the table's next run begins a new timeline."""
 
 
 class ReplicaBehind(Retryable):

@@ -6,69 +6,23 @@ state follows from the one before, and is what a reader of the ledger can check 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import accumulate, pairwise
-
 import msgspec
 
+from tidelog.plans import (
+    ChunkRead,
+    ChunksDropped,
+    ChunkSplit,
+    Enqueued,
+    OpenPlan,
+    PlanEvent,
+    Planned,
+    continued,
+    opened,
+)
+from tidelog.readings import Reading, Segment
 from tidelog.windows import Database
 
 VERSION = 1
-
-
-class Segment(msgspec.Struct, frozen=True):
-    """One data object, prepared as a multipart upload: enough for anybody to publish it."""
-
-    key: str
-    upload: str
-    etags: tuple[str, ...]
-    """Of the parts, in their order."""
-    rows: int
-    bytes: int
-    """As stored, compressed."""
-    text_bytes: int
-    """Of the JSON lines."""
-    schema: str
-    """Fingerprint of the schema document that describes its lines."""
-
-
-class LeafReading(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was read of one relation: row versions from `start` on, but those of `ahead`."""
-
-    oid: int
-    start: int = 0
-    """0: everything visible."""
-    ahead: tuple[int, ...] = ()
-    """Ids emitted before, delta-coded (`deltas`)."""
-    bounded: bool = False
-    """Rows before the reading's bound were not looked at."""
-
-
-class Reading(msgspec.Struct, frozen=True):
-    """One pass over all relations of a table under one snapshot."""
-
-    leaves: tuple[LeafReading, ...]
-    columns: tuple[str, ...]
-    """The timestamp columns of the bound; empty where every row was looked at."""
-    bound: str | None
-    """Of the leaves that are `bounded`: rows with all of the columns before it were not looked at."""
-    below: bool
-    """Only row versions below the horizon were read: there were too many ids above it to remember."""
-    strategy: str
-    """Why it was read this way."""
-    database: Database
-    oid: int
-    """Of the table."""
-    horizon: int
-    """Of the snapshot: where the next window starts."""
-    ahead: tuple[int, ...]
-    """Ids at or above the horizon that are emitted by now, delta-coded (`deltas`)."""
-    read_at: str
-    """When the snapshot was taken, by the server's clock."""
-    timestamp: str | None
-    """The watermark after it: the latest timestamp ingested on this timeline, None where there is none."""
-    next_bound: str | None
-    """The bound of the next window."""
 
 
 class Past(msgspec.Struct, frozen=True):
@@ -79,7 +33,7 @@ class Past(msgspec.Struct, frozen=True):
     """Delta-coded (`deltas`)."""
 
 
-class State(msgspec.Struct, frozen=True):
+class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the events of a table add up to."""
 
     offset: int = 0
@@ -105,6 +59,12 @@ class State(msgspec.Struct, frozen=True):
     """Relations that were read and are no longer part of the table."""
     schema: str | None = None
     """Fingerprint of the table's schema document."""
+    plans: tuple[OpenPlan, ...] = ()
+    """Large reads under way."""
+
+    def plan(self, number: int) -> OpenPlan | None:
+        """Return a plan that is under way, None where it is over or never was."""
+        return next((plan for plan in self.plans if plan.number == number), None)
 
 
 class Snapshotted(msgspec.Struct, frozen=True, tag="snapshotted"):
@@ -161,7 +121,20 @@ class Remade(msgspec.Struct, frozen=True, tag="remade"):
     segment: Segment
 
 
-What = Snapshotted | Ingested | Supplied | Advanced | SchemaChanged | TimelineStarted | Remade
+What = (
+    Snapshotted
+    | Ingested
+    | Supplied
+    | Advanced
+    | SchemaChanged
+    | TimelineStarted
+    | Remade
+    | Planned
+    | Enqueued
+    | ChunkRead
+    | ChunkSplit
+    | ChunksDropped
+)
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -174,6 +147,8 @@ class Event(msgspec.Struct, frozen=True):
     """When it was written, by the worker's clock (ISO 8601, UTC)."""
     run: str
     """Id of the try that wrote it: no two tries share one."""
+    finished: int
+    """Every segment up to this offset was published when it was written."""
     what: What
     state: State
     """After this event."""
@@ -187,6 +162,7 @@ class Event(msgspec.Struct, frozen=True):
                 | Ingested(segment=segment)
                 | Supplied(segment=segment)
                 | Remade(segment=segment)
+                | ChunkRead(segment=segment)
             ):
                 return segment
         return None
@@ -221,9 +197,9 @@ def decode(data: bytes) -> Event:
     return event
 
 
-def event_after(before: State, what: What, *, table: str, at: str, run: str) -> Event:
+def event_after(before: State, what: What, *, table: str, at: str, run: str, finished: int) -> Event:
     """Return the event that follows on a state."""
-    return Event(VERSION, table, before.offset + 1, at, run, what, fold(before, what))
+    return Event(VERSION, table, before.offset + 1, at, run, finished, what, fold(before, what))
 
 
 def fold(before: State, what: What) -> State:
@@ -240,15 +216,11 @@ def fold(before: State, what: What) -> State:
         case SchemaChanged():
             after = msgspec.structs.replace(before, schema=what.schema)
         case TimelineStarted():
-            after = msgspec.structs.replace(
-                what.resume or State(),
-                timeline=what.timeline,
-                sequential_id=before.sequential_id,
-                database=what.database,
-                schema=before.schema,
-            )
+            after = _restarted(before, what)
         case Remade():
             after = before
+        case Planned() | Enqueued() | ChunkRead() | ChunkSplit() | ChunksDropped():
+            after = _carried_on(before, what)
     return msgspec.structs.replace(after, offset=before.offset + 1)
 
 
@@ -269,15 +241,37 @@ def _read(before: State, reading: Reading, *, schema: str | None, sequential_id:
         leaves=leaves,
         past=kept | gone,
         schema=schema,
+        plans=before.plans,
     )
 
 
-def deltas(xids: Iterable[int]) -> tuple[int, ...]:
-    """Return distinct transaction ids as the first one and the distances from each to the next."""
-    ordered = sorted(set(xids))
-    return (*ordered[:1], *(b - a for a, b in pairwise(ordered)))
+def _restarted(before: State, what: TimelineStarted) -> State:
+    """Return the state of a new timeline: plans go on only below the horizon that it resumes from."""
+    plans = before.plans if what.resume else ()
+    horizon = what.resume.horizon if what.resume else 0
+    return msgspec.structs.replace(
+        what.resume or State(),
+        timeline=what.timeline,
+        sequential_id=before.sequential_id,
+        database=what.database,
+        schema=before.schema,
+        plans=tuple(msgspec.structs.replace(plan, horizon=min(plan.horizon, horizon)) for plan in plans),
+    )
 
 
-def undelta(coded: Iterable[int]) -> tuple[int, ...]:
-    """Return what `deltas` took, in order."""
-    return tuple(accumulate(coded))
+def _carried_on(before: State, what: PlanEvent) -> State:
+    """Return the state after something happened to a plan."""
+    after, plans = before, continued(before.plans, what)
+    match what:
+        case Planned():
+            if what.kind != "backfill":
+                after = _read(before, what.reading, schema=what.schema, sequential_id=before.sequential_id)
+            begun = opened(what, before.offset + 1)
+            plans = plans if begun.over else (*plans, begun)
+        case ChunksDropped(leaf=leaf) if leaf:  # What they leave unread was never read.
+            after = msgspec.structs.replace(
+                before,
+                leaves=tuple(oid for oid in before.leaves if oid != leaf),
+                past={oid: past for oid, past in before.past.items() if oid != leaf},
+            )
+    return msgspec.structs.replace(after, plans=plans)

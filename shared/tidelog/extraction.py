@@ -20,11 +20,13 @@ import msgspec
 
 from tidelog import timestamps
 from tidelog.errors import SegmentExists, SequenceBroken, UnknownColumn, UnknownTable
-from tidelog.events import Segment, State, Supplied
+from tidelog.events import State, Supplied
 from tidelog.lake import Position, segment_key
 from tidelog.ledger import OffsetTakenError
 from tidelog.parameters import Summary
-from tidelog.pipeline import Pipeline, build_pipeline
+from tidelog.parts import Parts
+from tidelog.pipeline import build_parts
+from tidelog.readings import Segment
 from tidelog.rows import Row, decode_lines, encode_row, latest_timestamp
 from tidelog.settings import read_worker_settings
 from tidelog.tables import TableName
@@ -45,10 +47,10 @@ _SECONDS = 840
 
 
 @overload
-def read_timestamps(table: None = None, *, using: Pipeline | None = None) -> dict[str, str | None]: ...
+def read_timestamps(table: None = None, *, using: Parts | None = None) -> dict[str, str | None]: ...
 @overload
-def read_timestamps(table: str, *, using: Pipeline | None = None) -> str | None: ...
-def read_timestamps(table: str | None = None, *, using: Pipeline | None = None) -> dict[str, str | None] | str | None:
+def read_timestamps(table: str, *, using: Parts | None = None) -> str | None: ...
+def read_timestamps(table: str | None = None, *, using: Parts | None = None) -> dict[str, str | None] | str | None:
     """Return the latest ingested timestamp of one table, or of every table as a dictionary.
 
     A table without timestamp columns has None. The text is the database's own.
@@ -57,13 +59,13 @@ def read_timestamps(table: str | None = None, *, using: Pipeline | None = None) 
         UnknownTable: (a KeyError) nothing was ever ingested of the table.
         StoreUnreachable: (a ConnectionError) Parameter Store could not be reached.
     """
-    parameters = (using or _pipeline()).parameters
+    parameters = (using or _parts()).parameters
     if table is None:
         return {str(name): summary.timestamp for name, summary in parameters.read_all() if not summary.is_blank}
     return _known(using, _name(table)).timestamp
 
 
-def write_timestamps(latest: Mapping[str, str | None], *, using: Pipeline | None = None) -> None:
+def write_timestamps(latest: Mapping[str, str | None], *, using: Parts | None = None) -> None:
     """Write the latest ingested timestamp of each table in a dictionary.
 
     They are what `read_timestamps` returns. The worker's own window hangs on the ledger, not on them.
@@ -72,7 +74,7 @@ def write_timestamps(latest: Mapping[str, str | None], *, using: Pipeline | None
         ValueError: a value is not a timestamp in ISO 8601; nothing is written.
         StoreUnreachable: (a ConnectionError) Parameter Store could not be reached.
     """
-    parameters = (using or _pipeline()).parameters
+    parameters = (using or _parts()).parameters
     for text in latest.values():
         if text is not None:
             timestamps.order(text)
@@ -83,7 +85,7 @@ def write_timestamps(latest: Mapping[str, str | None], *, using: Pipeline | None
         parameters.write(name, msgspec.structs.replace(known, timestamp=text))
 
 
-def collect_rows(table: str, timestamp: str | None, *, using: Pipeline | None = None) -> Iterator[dict[str, Any]]:
+def collect_rows(table: str, timestamp: str | None, *, using: Parts | None = None) -> Iterator[dict[str, Any]]:
     """Yield the rows of a table created or updated after a timestamp, as dictionaries keyed by column headings.
 
     They stream: memory does not grow with the table, which stays open until the iterator is used up or closed.
@@ -101,13 +103,13 @@ def collect_rows(table: str, timestamp: str | None, *, using: Pipeline | None = 
     """
     if timestamp is not None:
         timestamps.order(timestamp)
-    blocks = _collect(using or _pipeline(), _name(table), timestamp)
+    blocks = _collect(using or _parts(), _name(table), timestamp)
     next(blocks)  # opens the table, so that what is wrong with it is raised here
     return decode_lines(blocks)
 
 
-def _collect(pipeline: Pipeline, table: TableName, timestamp: str | None) -> Iterator[bytes]:
-    with pipeline.source.open(table, seconds=_SECONDS) as opened:
+def _collect(parts: Parts, table: TableName, timestamp: str | None) -> Iterator[bytes]:
+    with parts.source.open(table, seconds=_SECONDS) as opened:
         columns = opened.table.timestamp_columns
         if timestamp is not None and not columns:
             raise UnknownColumn("read", table, "it has no timestamp column", "Pass None to read every row")
@@ -119,7 +121,7 @@ def _collect(pipeline: Pipeline, table: TableName, timestamp: str | None) -> Ite
 
 
 def write_rows(
-    table: str, timestamp: str | None, rows: Iterable[Row], sequential_id: int, *, using: Pipeline | None = None
+    table: str, timestamp: str | None, rows: Iterable[Row], sequential_id: int, *, using: Parts | None = None
 ) -> None:
     """Write rows of a table to S3 as its increment of some sequential id.
 
@@ -138,41 +140,41 @@ def write_rows(
         SequenceBroken: (a ValueError) a sequential id was left out.
         StoreUnreachable: (a ConnectionError) S3 could not be reached.
     """
-    pipeline, name = using or _pipeline(), _name(table)
+    parts, name = using or _parts(), _name(table)
     if timestamp is not None:
         timestamps.order(timestamp)
-    state = _state(pipeline, name)
+    state = _state(parts, name)
     _check_sequence(name, state, sequential_id)
-    segment = _prepare(pipeline, name, state, rows, sequential_id)
+    segment = _prepare(parts, name, state, rows, sequential_id)
     while True:
         try:
-            pipeline.ledger.append(name, state, Supplied(segment, sequential_id, timestamp))
+            parts.ledger.append(name, state, Supplied(segment, sequential_id, timestamp), finished=0)
             break
         except OffsetTakenError:
-            state = _state(pipeline, name)
+            state = _state(parts, name)
             try:
                 _check_sequence(name, state, sequential_id)
             except SegmentExists:
-                pipeline.segments.abort(segment)
+                parts.segments.abort(segment)
                 raise
-    pipeline.segments.publish(segment)
+    parts.segments.publish(segment)
 
 
-def _prepare(pipeline: Pipeline, table: TableName, state: State, rows: Iterable[Row], sequential_id: int) -> Segment:
+def _prepare(parts: Parts, table: TableName, state: State, rows: Iterable[Row], sequential_id: int) -> Segment:
     schema = state.schema
     if schema is None:
-        with pipeline.source.open(table, seconds=_SECONDS) as opened:
+        with parts.source.open(table, seconds=_SECONDS) as opened:
             document = opened.table.document()
-        pipeline.segments.describe(table, document)
+        parts.segments.describe(table, document)
         schema = document.fingerprint
     position = Position(state.timeline, state.horizon, increment=True, number=sequential_id)
-    with pipeline.segments.prepare(segment_key(table, datetime.now(UTC).strftime("%Y-%m-%d"), position)) as upload:
+    with parts.segments.prepare(segment_key(table, datetime.now(UTC).strftime("%Y-%m-%d"), position)) as upload:
         for row in rows:
             upload.write(encode_row(row))
         return upload.finish(schema)
 
 
-def read_sequential_id(table: str, *, using: Pipeline | None = None) -> int:
+def read_sequential_id(table: str, *, using: Parts | None = None) -> int:
     """Return the sequential id of a table's last increment, 0 before the first.
 
     Raises:
@@ -182,7 +184,7 @@ def read_sequential_id(table: str, *, using: Pipeline | None = None) -> int:
     return _known(using, _name(table)).sequential_id
 
 
-def write_sequential_id(table: str, sequential_id: int, *, using: Pipeline | None = None) -> None:
+def write_sequential_id(table: str, sequential_id: int, *, using: Parts | None = None) -> None:
     """Write the sequential id of a table's last increment.
 
     Raises:
@@ -194,12 +196,12 @@ def write_sequential_id(table: str, sequential_id: int, *, using: Pipeline | Non
     summary = _known(using, name)
     if sequential_id != summary.sequential_id + 1:
         raise _broken(name, sequential_id, summary.sequential_id)
-    (using or _pipeline()).parameters.write(name, msgspec.structs.replace(summary, sequential_id=sequential_id))
+    (using or _parts()).parameters.write(name, msgspec.structs.replace(summary, sequential_id=sequential_id))
 
 
 @cache
-def _pipeline() -> Pipeline:
-    return build_pipeline(read_worker_settings(os.environ))
+def _parts() -> Parts:
+    return build_parts(read_worker_settings(os.environ))
 
 
 def _name(table: str) -> TableName:
@@ -209,15 +211,15 @@ def _name(table: str) -> TableName:
         raise UnknownTable("find", table, str(error)) from error
 
 
-def _known(using: Pipeline | None, table: TableName) -> Summary:
-    summary = (using or _pipeline()).parameters.read(table)
+def _known(using: Parts | None, table: TableName) -> Summary:
+    summary = (using or _parts()).parameters.read(table)
     if summary is None or summary.is_blank:
         raise UnknownTable("read the state of", table, "nothing was ever ingested of it", "Check its name")
     return summary
 
 
-def _state(pipeline: Pipeline, table: TableName) -> State:
-    head = pipeline.ledger.head(table)
+def _state(parts: Parts, table: TableName) -> State:
+    head = parts.ledger.head(table)
     return head.state if head else State()
 
 

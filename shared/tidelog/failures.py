@@ -16,6 +16,7 @@ from tidelog.errors import (
     DatabaseBusy,
     DatabaseUnreachable,
     NotIngestible,
+    OutOfTime,
     StoreUnreachable,
     TidelogError,
     UnknownColumn,
@@ -74,8 +75,8 @@ _TABLE = (
     _Row(
         "PostgreSQL",
         "57014",
-        DatabaseBusy,
-        "It took longer than a function lives: an index on a timestamp column helps",
+        OutOfTime,
+        "It took longer than a function lives: an index on a timestamp column helps, or a smaller ChunkMegabytes",
     ),
     _Row(
         "PostgreSQL", "57P", DatabaseUnreachable, "The server is starting up or shutting down, or ended the connection"

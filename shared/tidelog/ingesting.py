@@ -7,102 +7,70 @@ the state's summary is **projected** to Parameter Store. A run that finds the la
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal
 
 from tidelog.continuity import find_break
 from tidelog.errors import Conflict, DatabaseBusy
-from tidelog.events import Advanced, Event, Ingested, SchemaChanged, Segment, Snapshotted, State, TimelineStarted, What
+from tidelog.events import Advanced, Event, Ingested, SchemaChanged, Snapshotted, State, TimelineStarted, What
 from tidelog.lake import Position, segment_key
-from tidelog.ledger import Ledger, OffsetTakenError
-from tidelog.parameters import Parameters
-from tidelog.planning import Plan, plan_windows
-from tidelog.publishing import Publisher
-from tidelog.segment import Segments
-from tidelog.source import OpenTable, Source
+from tidelog.ledger import OffsetTakenError
+from tidelog.parameters import Summary
+from tidelog.parts import Parts
+from tidelog.planning import Plan, Quiet, plan_windows
+from tidelog.plans import Kind, Planned
+from tidelog.readings import Segment
+from tidelog.runs import Outcome, Run
+from tidelog.source import OpenTable
 from tidelog.tables import TableName
-from tidelog.windows import Snapshot
 
 _ATTEMPTS = 5
 _LAG = 2**30
 """Transactions after which the horizon of a table without new rows is moved up all the same."""
 
 
-Outcome = Literal["snapshotted", "ingested", "unchanged", "covered"]
+_QUIET_SECONDS = 5
+"""For how long transactions under way are waited for before a large read is planned."""
+
+
+class _NotQuietError(Exception):
+    """A large read is to be planned, and transactions are under way."""
+
+    def __init__(self, quiet: Quiet) -> None:
+        super().__init__(quiet)
+        self.quiet = quiet
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """What a run did.
+class _Base:
+    """What a run stands on: the state, the summary as it was found, and up to which offset all is published."""
 
-    Attributes:
-        table: the table.
-        outcome: "snapshotted" (the first rows), "ingested" (an increment), "unchanged" (no new row) or "covered"
-            (another worker was faster).
-        rows: lines written.
-        bytes: their size in the lake, compressed.
-        sequential_id: of the table's last increment.
-        timestamp: the watermark.
-        key: of the segment, None where there is none.
-        strategy: how the rows were found, and why so.
-    """
-
-    table: str
-    outcome: Outcome
-    rows: int = 0
-    bytes: int = 0
-    sequential_id: int = 0
-    timestamp: str | None = None
-    key: str | None = None
-    strategy: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What an operator may set. Durations are seconds, sizes bytes."""
-
-    look_back: float
-    time_bound_bytes: int
-    failover_margin: float
-    fresh: float
-    """For how long it is not noted again that a table without new rows was read."""
+    state: State
+    known: Summary | None
+    finished: int
 
 
 class Ingestion:
     """Runs tables one after another.
 
     Args:
-        source: the database.
-        segments: the lake's data.
-        ledger: the lake's events.
-        parameters: the summaries of the states.
-        limits: what an operator has set.
-        now: the clock, with a zone.
+        parts: what it works with.
     """
 
-    def __init__(
-        self,
-        *,
-        source: Source,
-        segments: Segments,
-        ledger: Ledger,
-        parameters: Parameters,
-        limits: Limits,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._source = source
-        self._segments = segments
-        self._ledger = ledger
-        self._parameters = parameters
-        self._publisher = Publisher(source, segments, ledger, parameters, now)
-        self._limits = limits
-        self._now = now
+    def __init__(self, parts: Parts) -> None:
+        self._source = parts.source
+        self._segments = parts.segments
+        self._ledger = parts.ledger
+        self._publisher = parts.publisher
+        self._dispatch = parts.dispatch
+        self._parameters = parts.parameters
+        self._limits = parts.limits
+        self._now = parts.now
 
     def ingest(self, table: TableName, *, seconds: float) -> Run:
-        """Ingest what is new in a table.
+        """Ingest what is new in a table, or plan that it be read in chunks.
 
         Args:
             table: the table.
@@ -111,49 +79,81 @@ class Ingestion:
         Raises:
             TidelogError: why it could not be; nothing is visible of it, or all is.
         """
+        deadline = time.monotonic() + seconds
+        quiet: Quiet | None = None
         for _ in range(_ATTEMPTS):
             try:
-                return self._run(table, seconds)
+                return self._run(table, deadline, quiet)
+            except _NotQuietError as found:
+                quiet = found.quiet
+                self._source.pass_horizon(quiet.next, _QUIET_SECONDS)
             except OffsetTakenError:
                 continue  # An event came in between that changes what is to be done: begin again from the ledger.
         raise Conflict("ingest", table, f"other workers took the offset {_ATTEMPTS} times", "It is tried again")
 
-    def _run(self, table: TableName, seconds: float) -> Run:
-        state, known = self._publisher.finish_last(table, seconds=seconds)
+    def _run(self, table: TableName, deadline: float, quiet: Quiet | None) -> Run:
+        state, known = self._publisher.finish_last(table, seconds=deadline - time.monotonic())
+        base = _Base(self._dispatch.send_unsent(table, state, finished=state.offset), known, state.offset)
         with ExitStack() as uncommitted:
-            with self._source.open(table, seconds=seconds) as opened:
-                state = self._settle(opened, state)
-                plan = plan_windows(opened, state, self._limits.look_back, self._limits.time_bound_bytes)
-                snapshot = opened.snapshot
-                segment = self._prepare(opened, state, plan) if plan.rows else None
+            with self._source.open(table, seconds=deadline - time.monotonic()) as opened:
+                base = replace(base, state=self._settle(opened, base))
+                plan = plan_windows(opened, base.state, self._limits, quiet)
+                schema = opened.table.document().fingerprint
+                segment = self._prepare(opened, base.state, plan, schema) if plan.rows else None
                 if segment:
                     uncommitted.callback(self._segments.abort, segment)
+            if plan.leaves:
+                return self._plan(table, base, plan, schema)
             if segment is None:
-                state = self._advance(table, state, plan, snapshot)
-                self._parameters.project(table, state, known, self._now(), fresh=self._limits.fresh)
+                state = self._advance(table, base, plan)
+                self._parameters.project(table, state, base.known, self._now(), fresh=self._limits.fresh)
                 return _outcome(table, "unchanged", state, plan)
-            self._source.wait_until_durable(snapshot)
+            self._source.wait_until_durable(plan.snapshot)
             uncommitted.pop_all()  # From here on an event may need the upload, whatever is raised.
-        event = self._commit(table, state, plan, segment)
+        event = self._commit(table, base, plan, segment)
         if event is None:
             self._segments.abort(segment)
-            return _outcome(table, "covered", state, plan)
-        after = self._publisher.publish(table, event, known, seconds=seconds)
-        return _outcome(table, "ingested" if state.horizon else "snapshotted", after, plan, segment)
+            return _outcome(table, "covered", base.state, plan)
+        self._publisher.publish(table, event, base.known, after=base.state, seconds=deadline - time.monotonic())
+        return _outcome(table, "ingested" if base.state.horizon else "snapshotted", event.state, plan, segment)
 
-    def _settle(self, opened: OpenTable, state: State) -> State:
+    def _plan(self, table: TableName, base: _Base, plan: Plan, schema: str) -> Run:
+        """Record that a window is read in chunks, and send them."""
+        state = base.state
+        kind: Kind = "increment" if state.horizon else "snapshot"
+        if kind == "increment" and any(each.kind == kind for each in state.plans):
+            return _outcome(table, "waiting", state, plan)
+        if plan.restless:
+            raise _NotQuietError(Quiet(plan.reading.read_at, plan.snapshot.next))
+        self._source.wait_until_durable(plan.snapshot)
+        planned = Planned(
+            kind=kind,
+            reason=plan.reading.strategy,
+            reading=plan.reading,
+            schema=schema,
+            leaves=plan.leaves,
+            bytes=sum(leaf.bytes for leaf in plan.leaves),
+        )
+        event = self._ledger.append(table, state, planned, finished=base.finished)
+        self._parameters.project(table, event.state, base.known, self._now())
+        after = self._dispatch.send_unsent(table, event.state, finished=base.finished)
+        run = _outcome(table, "planned", after, plan)
+        return replace(run, plan=event.offset, chunks=planned.chunks)
+
+    def _settle(self, opened: OpenTable, base: _Base) -> State:
         """Record a break in the transaction ids, and changed columns, before anything is read."""
-        table = opened.table.table_name
+        table, state, finished = opened.table.table_name, base.state, base.finished
         if found := find_break(state, opened.snapshot, opened.table):
             resume = self._earlier(table, state, opened) if found.rewind else None
             started = TimelineStarted(state.timeline + 1, found.reason, opened.snapshot.database, resume)
-            state = self._ledger.append(table, state, started).state
+            state = self._ledger.append(table, state, started, finished=finished).state
         document = opened.table.document()
         if state.schema != document.fingerprint:
             self._segments.describe(table, document)
             if state.schema is not None:
                 difference = document.difference(self._segments.schema(table, state.schema))
-                state = self._ledger.append(table, state, SchemaChanged(document.fingerprint, difference)).state
+                changed = SchemaChanged(document.fingerprint, difference)
+                state = self._ledger.append(table, state, changed, finished=finished).state
         return state
 
     def _earlier(self, table: TableName, state: State, opened: OpenTable) -> State | None:
@@ -167,14 +167,15 @@ class Ingestion:
                 return event.state if event.state.horizon <= opened.snapshot.horizon else None
         return None
 
-    def _advance(self, table: TableName, state: State, plan: Plan, snapshot: Snapshot) -> State:
+    def _advance(self, table: TableName, base: _Base, plan: Plan) -> State:
         """Move up the horizon of a table that had no new row for very long, before it is out of reach."""
-        if state.horizon and snapshot.next - state.horizon > _LAG:
-            self._source.wait_until_durable(snapshot)
-            return self._ledger.append(table, state, Advanced(plan.reading)).state
+        state = base.state
+        if state.horizon and plan.snapshot.next - state.horizon > _LAG:
+            self._source.wait_until_durable(plan.snapshot)
+            return self._ledger.append(table, state, Advanced(plan.reading), finished=base.finished).state
         return state
 
-    def _prepare(self, opened: OpenTable, state: State, plan: Plan) -> Segment:
+    def _prepare(self, opened: OpenTable, state: State, plan: Plan, schema: str) -> Segment:
         """Read the window into an upload that nobody sees."""
         table = opened.table.table_name
         position = Position(
@@ -190,28 +191,23 @@ class Ingestion:
             if upload.rows != plan.rows:
                 reason = f"{upload.rows} rows were read where {plan.rows} were counted"
                 raise DatabaseBusy("read", table, reason, "It was rewritten meanwhile; it is tried again")
-            return upload.finish(opened.table.document().fingerprint)
+            return upload.finish(schema)
 
-    def _commit(self, table: TableName, base: State, plan: Plan, segment: Segment) -> Event | None:
+    def _commit(self, table: TableName, base: _Base, plan: Plan, segment: Segment) -> Event | None:
         """Append the event of a prepared segment, at a later offset if one that leaves its window alone came first.
 
         Returns:
             The event; None where another worker has read the window.
         """
-        state = base
-        while True:
-            what: What = (
-                Ingested(segment, plan.reading, state.sequential_id + 1)
-                if base.horizon
-                else Snapshotted(segment, plan.reading)
-            )
-            try:
-                return self._ledger.append(table, state, what)
-            except OffsetTakenError:
-                head = self._ledger.head(table, state.offset)
-                if head is None or _window_of(head.state) != _window_of(base):
-                    return None
-                state = head.state
+
+        def read(now: State) -> What | None:
+            if _window_of(now) != _window_of(base.state):
+                return None
+            if base.state.horizon:
+                return Ingested(segment, plan.reading, now.sequential_id + 1)
+            return Snapshotted(segment, plan.reading)
+
+        return self._ledger.append_if(table, base.state, read, finished=base.finished)[1]
 
 
 def _window_of(state: State) -> tuple[object, ...]:

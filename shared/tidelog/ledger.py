@@ -90,18 +90,49 @@ class Ledger:
                 for prefix in page.get("CommonPrefixes", []):
                     yield TableName.from_path(prefix["Prefix"].split("/")[1])
 
-    def append(self, table: TableName, before: State, what: What) -> Event:
+    def append(self, table: TableName, before: State, what: What, *, finished: int) -> Event:
         """Commit what happened at the offset behind a state; return the event, with the state after it.
+
+        Args:
+            table: the table.
+            before: the state that it follows on.
+            what: what happened.
+            finished: an offset up to which every segment is published, as far as the caller knows.
 
         Raises:
             OffsetTakenError: another event is there. One that this very call wrote, the answer being lost, is no other.
             StoreUnreachable, AccessDenied: as they say; the event may be there all the same.
         """
-        event = event_after(before, what, table=str(table), at=self._now().isoformat(), run=self._new_id())
+        at, run = self._now().isoformat(), self._new_id()
+        event = event_after(before, what, table=str(table), at=at, run=run, finished=finished)
         created = put_new(self._s3, self._bucket, event_key(table, event.offset), encode(event))
         if not created and self.read(table, event.offset) != event:
             raise OffsetTakenError(event.offset)
         return event
+
+    def append_if(
+        self, table: TableName, state: State, decide: Callable[[State], What | None], *, finished: int
+    ) -> tuple[State, Event | None]:
+        """Commit what follows on the newest state, decided anew each time that another event has come first.
+
+        Args:
+            table: the table.
+            state: the state as it was last seen.
+            decide: what happened, given the newest state; None where nothing did.
+            finished: as of `append`.
+
+        Returns:
+            The state after it, and the event; None where nothing happened.
+        """
+        while (what := decide(state)) is not None:
+            try:
+                event = self.append(table, state, what, finished=finished)
+            except OffsetTakenError:
+                head = self.head(table, state.offset)
+                state = head.state if head else State()
+            else:
+                return event.state, event
+        return state, None
 
     def _offsets(self, table: TableName, after: int) -> Iterator[int]:
         prefix = ledger_prefix(table)

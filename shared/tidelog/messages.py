@@ -5,28 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
+from tidelog import ranges
 from tidelog.errors import InvalidMessage
 from tidelog.tables import TableName
 
 VERSION = 1
-_KINDS = ("ingest",)
 _GROUP = re.compile(r"""[A-Za-z0-9!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}""")
-_EXAMPLE = '{"version":1,"type":"ingest","table":"public.orders"}'
+_INGEST = '{"version":1,"type":"ingest","table":"public.orders"}'
+_BACKFILL = '{"version":1,"type":"backfill","table":"public.orders","from":"2024-01-01","to":"2024-02-01"}'
 _SHOWN = 80
+_LONGEST = "9999mo"
+_M = TypeVar("_M", bound="_Message")
 
 
-class Ingest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Ingest what is new in one table."""
+class _Message(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What all messages have."""
 
     version: int
     type: str
     table: str
-    tick: str | None = None
-    """When the tick was due that sent it (ISO 8601); None where a person did."""
 
     @property
     def table_name(self) -> TableName:
@@ -35,13 +37,56 @@ class Ingest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def group(self) -> str:
-        """The MessageGroupId: one run of a table at a time."""
-        return self.table if _GROUP.fullmatch(self.table) else hashlib.sha256(self.table.encode()).hexdigest()
+        """The MessageGroupId: messages of one group are worked off one after another."""
+        return _group(self.table)
 
     @property
     def deduplication(self) -> str:
-        """The MessageDeduplicationId: a tick that is delivered twice sends one message per table."""
-        return hashlib.sha256(f"{self.table}\0{self.tick}".encode()).hexdigest()
+        """The MessageDeduplicationId: sent twice within five minutes, it is there once."""
+        return hashlib.sha256(encode(self).encode()).hexdigest()
+
+
+class Ingest(_Message, frozen=True):
+    """Ingest what is new in one table."""
+
+    tick: str | None = None
+    """When the tick was due that sent it (ISO 8601); None where a person did."""
+
+
+class Backfill(_Message, frozen=True):
+    """Read rows of a table again: those of a range in time, or all."""
+
+    since: str = msgspec.field(name="from", default="")
+    """Begin of the range (UTC, ISO 8601), which belongs to it; empty where all rows are meant."""
+    until: str = msgspec.field(name="to", default="")
+    """Its end, which does not."""
+    all: bool = False
+    column: str = "both"
+    """The timestamp column that the range is about; "both": each that says when a row was created or updated."""
+    step: str = ""
+    """Length of the pieces that it is read in, such as 1d, 1w, 1mo; empty leaves it to tidelog."""
+    request: str = ""
+    """Id of the request, by which its plan can be found; empty where a person sent the message."""
+
+    @property
+    def group(self) -> str:
+        """The MessageGroupId: one planning of a table's backfills at a time."""
+        return _group(f"{self.table}/backfill")
+
+
+class ReadChunk(_Message, frozen=True):
+    """Read one chunk of a plan."""
+
+    plan: int
+    chunk: int
+
+    @property
+    def group(self) -> str:
+        """The MessageGroupId: chunks are read side by side."""
+        return _group(f"{self.table}/{self.plan}/{self.chunk}")
+
+
+Message = Ingest | Backfill | ReadChunk
 
 
 def ingest(table: TableName, tick: str) -> Ingest:
@@ -49,12 +94,17 @@ def ingest(table: TableName, tick: str) -> Ingest:
     return Ingest(version=VERSION, type="ingest", table=str(table), tick=tick)
 
 
-def encode(message: Ingest) -> str:
+def chunk(table: TableName, plan: int, number: int) -> ReadChunk:
+    """Return the message that has one chunk read."""
+    return ReadChunk(version=VERSION, type="backfill", table=str(table), plan=plan, chunk=number)
+
+
+def encode(message: Message | _Message) -> str:
     """Return the message as it is sent."""
     return msgspec.json.encode(message).decode()
 
 
-def decode(body: str) -> Ingest:
+def decode(body: str) -> Message:
     """Read a message.
 
     Raises:
@@ -66,25 +116,88 @@ def decode(body: str) -> Ingest:
         raise _invalid("the body", body, "is not JSON") from error
     if not isinstance(data, dict):
         raise _invalid("the body", body, "is not a JSON object")
+    return read(data)
+
+
+def read(data: Mapping[str, Any]) -> Message:
+    """Read a message that was decoded from JSON.
+
+    Raises:
+        InvalidMessage: naming the field, the value and the remedy.
+    """
     if data.get("version") != VERSION or isinstance(data.get("version"), bool):
         raise _invalid("version", data.get("version"), f"must be {VERSION}")
-    if data.get("type") not in _KINDS:
-        raise _invalid("type", data.get("type"), f"must be one of {', '.join(_KINDS)}")
-    if unknown := sorted(set(data) - set(Ingest.__struct_fields__)):
-        raise _invalid(_shown(unknown[0]), data[unknown[0]], f"is no field of a message of type {data['type']}")
-    for field in ("table", "tick"):
-        if not isinstance(data.get(field), str) and not (field == "tick" and data.get(field) is None):
-            raise _invalid(field, data.get(field), "must be text")
+    kind = data.get("type")
+    if kind == "ingest":
+        message: Message = _fields(data, Ingest)
+    elif kind == "backfill":
+        message = _fields(data, ReadChunk) if "plan" in data else _range(_fields(data, Backfill))
+    else:
+        raise _invalid("type", kind, "must be one of ingest, backfill")
     try:
-        TableName.parse(data["table"])
+        _ = message.table_name
     except ValueError as error:
-        raise _invalid("table", data["table"], "is not a table name: write schema.table") from error
-    return Ingest(version=VERSION, type=data["type"], table=data["table"], tick=data.get("tick"))
+        raise _invalid("table", message.table, "is not a table name: write schema.table") from error
+    return message
 
 
-def _invalid(field: str, value: Any, reason: str) -> InvalidMessage:
-    shown = _shown(value) if isinstance(value, str) else _cut(json.dumps(value))
-    return InvalidMessage("read", "a work message", f"{field} {shown} {reason}", f"Send for example {_EXAMPLE}")
+def _fields(data: Mapping[str, Any], kind: type[_M]) -> _M:
+    """Return a message of some kind: no unknown field, and each of its type."""
+    example = _INGEST if kind is Ingest else _BACKFILL
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    if unknown := sorted(set(data) - set(fields)):
+        raise _invalid(
+            _shown(unknown[0]), data[unknown[0]], f"is no field of a message of type {data['type']}", example
+        )
+    for name, field in fields.items():
+        value = data.get(name, field.default if not field.required else None)
+        wanted: Any = {"version": int, "plan": int, "chunk": int, "all": bool, "tick": (str, type(None))}.get(name, str)
+        if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+            words = {int: "must be a whole number", bool: "must be true or false"}.get(wanted, "must be text")
+            raise _invalid(name, value, words, example)
+    return msgspec.convert(dict(data), kind)
+
+
+def _range(message: Backfill) -> Backfill:
+    """Return a backfill with its range in UTC."""
+    given = {"from": message.since, "to": message.until, "step": message.step}
+    if message.all:
+        given["column"] = "" if message.column == "both" else message.column
+        for name, value in given.items():
+            if value:
+                raise _invalid(name, value, "has no place beside all: leave one of the two out", _BACKFILL)
+        return message
+    since, until = (_moment(name, given[name]) for name in ("from", "to"))
+    try:
+        ranges.check_order(since, until)
+    except ValueError as error:
+        raise _invalid("to", message.until, str(error), _BACKFILL) from error
+    try:
+        ranges.steps(since, until, message.step or _LONGEST)
+    except ValueError as error:
+        raise _invalid("step", message.step, str(error), _BACKFILL) from error
+    return msgspec.structs.replace(message, since=since, until=until)
+
+
+def _moment(name: str, value: str) -> str:
+    if not value:
+        raise _invalid(name, value, "is missing: a backfill needs from and to, or all", _BACKFILL)
+    try:
+        return ranges.moment(value)
+    except ValueError as error:
+        raise _invalid(name, value, str(error), _BACKFILL) from error
+
+
+def _group(text: str) -> str:
+    return text if _GROUP.fullmatch(text) else hashlib.sha256(text.encode()).hexdigest()
+
+
+def _invalid(field: str, value: Any, reason: str, example: str = _INGEST) -> InvalidMessage:
+    try:
+        shown = _shown(value) if isinstance(value, str) else _cut(json.dumps(value))
+    except RecursionError:
+        shown = "that is nested so deeply"
+    return InvalidMessage("read", "a work message", f"{field} {shown} {reason}", f"Send for example {example}")
 
 
 def _shown(text: str) -> str:

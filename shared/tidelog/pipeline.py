@@ -12,32 +12,23 @@ from botocore.config import Config
 
 from tidelog.credentials import read_credentials
 from tidelog.deadletters import DeadLetters, Failures
-from tidelog.ingesting import Ingestion, Limits
 from tidelog.ledger import Ledger
 from tidelog.marks import Marks
 from tidelog.notices import Notices
 from tidelog.parameters import Parameters
+from tidelog.parts import Parts
+from tidelog.planning import Limits
 from tidelog.queues import WorkQueue
+from tidelog.requesting import Requests
 from tidelog.segment import Segments
 from tidelog.settings import DatabaseSettings, SchedulerSettings, WorkerSettings
 from tidelog.source import Source
 from tidelog.watching import Watch, Watching
-from tidelog.working import Retries, Worker
+from tidelog.working import Jobs, Retries, Worker
 
 _AWS = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 5})
 _FRESH = 4
 """How often within the time after which a table is stale it is noted that it was read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """The parts of an ingestion, put together."""
-
-    source: Source
-    segments: Segments
-    ledger: Ledger
-    parameters: Parameters
-    ingestion: Ingestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +37,28 @@ class Scheduler:
 
     source: Source
     queue: WorkQueue
+    requests: Requests
     watching: Watching
 
 
-def build_pipeline(settings: WorkerSettings) -> Pipeline:
-    """Build the parts of an ingestion."""
+def build_parts(settings: WorkerSettings) -> Parts:
+    """Build what runs work with."""
     s3 = boto3.client("s3", config=_AWS)
-    source = _build_source(settings.database)
-    segments = Segments(s3, settings.bucket)
-    ledger = Ledger(s3, settings.bucket, now=_now, new_id=lambda: uuid.uuid4().hex)
-    parameters = Parameters(boto3.client("ssm", config=_AWS), settings.parameters)
-    ingestion = Ingestion(
-        source=source,
-        segments=segments,
-        ledger=ledger,
-        parameters=parameters,
+    return Parts(
+        source=_build_source(settings.database),
+        segments=Segments(s3, settings.bucket),
+        ledger=Ledger(s3, settings.bucket, now=_now, new_id=lambda: uuid.uuid4().hex),
+        parameters=Parameters(boto3.client("ssm", config=_AWS), settings.parameters),
+        backfill_queue=WorkQueue(boto3.client("sqs", config=_AWS), settings.backfill_queue_url),
         limits=Limits(
             look_back=settings.look_back,
             time_bound_bytes=settings.time_bound_bytes,
+            chunk_bytes=settings.chunk_bytes,
             failover_margin=settings.failover_margin,
             fresh=settings.stale_seconds / _FRESH,
         ),
         now=_now,
     )
-    return Pipeline(source, segments, ledger, parameters, ingestion)
 
 
 def build_worker(settings: WorkerSettings) -> Worker:
@@ -77,7 +66,7 @@ def build_worker(settings: WorkerSettings) -> Worker:
     sqs = boto3.client("sqs", config=_AWS)
     failures = Failures(boto3.client("s3", config=_AWS), settings.bucket)
     return Worker(
-        ingestion=build_pipeline(settings).ingestion,
+        jobs=Jobs(build_parts(settings)),
         queues={
             url.rpartition("/")[2]: WorkQueue(sqs, url)
             for url in (settings.work_queue_url, settings.backfill_queue_url)
@@ -95,15 +84,24 @@ def build_scheduler(settings: SchedulerSettings) -> Scheduler:
     """Build what a tick is made with."""
     source = _build_source(settings.database)
     ssm = boto3.client("ssm", config=_AWS)
+    parameters = Parameters(ssm, settings.parameters)
     watching = Watching(
         source=source,
-        parameters=Parameters(ssm, settings.parameters),
+        parameters=parameters,
         marks=Marks(ssm, settings.parameters),
         notices=_build_notices(settings.topic, settings.stack, settings.parameters),
         watch=Watch(stale_seconds=settings.stale_seconds, horizon_seconds=settings.horizon_seconds),
         now=_now,
     )
-    return Scheduler(source, WorkQueue(boto3.client("sqs", config=_AWS), settings.work_queue_url), watching)
+    sqs = boto3.client("sqs", config=_AWS)
+    requests = Requests(
+        source=source,
+        queue=WorkQueue(sqs, settings.backfill_queue_url),
+        parameters=parameters,
+        chunk_bytes=settings.chunk_bytes,
+        new_id=lambda: uuid.uuid4().hex,
+    )
+    return Scheduler(source, WorkQueue(sqs, settings.work_queue_url), requests, watching)
 
 
 def _build_source(settings: DatabaseSettings) -> Source:

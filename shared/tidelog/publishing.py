@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from tidelog.errors import UnreadableData
-from tidelog.events import Event, Remade, Segment, State
+from tidelog.events import Event, Remade, State
+from tidelog.lake import read_segment_key
 from tidelog.ledger import Ledger, OffsetTakenError
 from tidelog.parameters import Parameters, Summary
-from tidelog.planning import again
+from tidelog.planning import Part, again, chunk_parts, is_same
+from tidelog.plans import ChunkRead, Planned
+from tidelog.readings import Segment
 from tidelog.segment import Segments, UploadGoneError
-from tidelog.source import Source
+from tidelog.source import OpenTable, Source
 from tidelog.tables import TableName
 
 
@@ -36,10 +40,10 @@ class Publisher:
         """Publish what is committed but may not be published yet.
 
         A summary is written after publishing, so all up to its offset is published. Where it was lost, or says nothing
-        yet, the newest segment that is published vouches for those before it.
+        yet, the events say themselves up to where all was published when they were written.
 
         Returns:
-            The state to go on from, and the summary as it was found.
+            The state to go on from, up to whose offset all is published; and the summary as it was found.
         """
         known = self._summary(table)
         head = self._ledger.head(table, known.offset if known else 0)
@@ -49,20 +53,29 @@ class Publisher:
             return State(), known
         state, event, published = head.state, head, known.offset if known else 0
         while event.offset > published:
-            if not published and event.segment and self._segments.is_published(event.segment):
-                break
-            state = self._complete(table, event, state, seconds)
-            if event.offset == 1:
+            published = max(published, event.finished)
+            state = self._complete(table, event, state, published, seconds)
+            if event.offset - 1 <= published:
                 break
             event = self._ledger.read(table, event.offset - 1)
         self._parameters.project(table, state, known, self._now())
         return state, known
 
-    def publish(self, table: TableName, event: Event, known: Summary | None, *, seconds: float) -> State:
-        """Publish the segment of the newest event, project, and return the state after it."""
-        state = self._complete(table, event, event.state, seconds)
+    def publish(self, table: TableName, event: Event, known: Summary | None, *, after: State, seconds: float) -> None:
+        """Publish the segment of the newest event and project the state, with what others have committed since.
+
+        Args:
+            table: the table.
+            event: the event.
+            known: the summary as it was found.
+            after: the state up to which all is published.
+            seconds: the time there is.
+        """
+        if event.offset != after.offset + 1:
+            self.finish_last(table, seconds=seconds)
+            return
+        state = self._complete(table, event, event.state, event.finished, seconds)
         self._parameters.project(table, state, known, self._now())
-        return state
 
     def _summary(self, table: TableName) -> Summary | None:
         try:
@@ -70,7 +83,7 @@ class Publisher:
         except UnreadableData:
             return None  # It is a cache: it is written anew from the ledger.
 
-    def _complete(self, table: TableName, event: Event, state: State, seconds: float) -> State:
+    def _complete(self, table: TableName, event: Event, state: State, published: int, seconds: float) -> State:
         """Complete an event's upload, made again if it is gone; return the state after that."""
         if event.segment is None:
             return state
@@ -80,7 +93,7 @@ class Publisher:
             origin = self._ledger.read(table, event.what.of) if isinstance(event.what, Remade) else event
             remade = self._remake(table, origin, event.segment, seconds)
             try:
-                state = self._ledger.append(table, state, Remade(origin.offset, remade)).state
+                state = self._ledger.append(table, state, Remade(origin.offset, remade), finished=published).state
             except OffsetTakenError:
                 self._segments.abort(remade)
                 raise
@@ -88,12 +101,29 @@ class Publisher:
         return state
 
     def _remake(self, table: TableName, committed: Event, lost: Segment, seconds: float) -> Segment:
-        if committed.reading is None:
-            reason = "its upload was aborted before it was published, and tidelog has not read its rows itself"
-            raise UnreadableData("publish", lost.key, reason, "Write its rows again under the next sequential id")
         with self._source.open(table, seconds=seconds) as opened, self._segments.prepare(lost.key) as upload:
-            for part in again(opened, committed.reading):
+            for part in self._parts(opened, table, committed, lost):
                 opened.copy(part.leaf, part.window, upload)
             document = opened.table.document()
             self._segments.describe(table, document)
             return upload.finish(document.fingerprint)
+
+    def _parts(self, opened: OpenTable, table: TableName, committed: Event, lost: Segment) -> Iterable[Part]:
+        """Return the windows that a committed segment was read from."""
+        if isinstance(committed.what, ChunkRead):
+            return self._parts_of_chunk(opened, table, committed.what, read_segment_key(lost.key)[1].horizon)
+        if committed.reading is None:
+            reason = "its upload was aborted before it was published, and tidelog has not read its rows itself"
+            raise UnreadableData("publish", lost.key, reason, "Write its rows again under the next sequential id")
+        return again(opened, committed.reading)
+
+    def _parts_of_chunk(self, opened: OpenTable, table: TableName, read: ChunkRead, horizon: int) -> Iterable[Part]:
+        """Return the windows of a chunk; of a relation that was rewritten since, all pages have to do."""
+        plan = self._ledger.read(table, read.plan).what
+        if not isinstance(plan, Planned) or not is_same(opened, plan.reading):
+            return ()
+        filenodes = {leaf.oid: leaf.filenode for leaf in opened.table.leaves}
+        parts = chunk_parts(opened.table, plan, read.chunk, horizon)
+        if read.chunk.leaf and filenodes.get(read.chunk.leaf) != plan.leaf(read.chunk.leaf).filenode:
+            return (replace(part, window=replace(part.window, pages=None)) for part in parts)
+        return parts

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tidelog.errors import StoreUnreachable
 from tidelog.failures import store_errors
 from tidelog.letters import Received
-from tidelog.messages import Ingest, encode
+from tidelog.messages import Message, encode
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -25,8 +25,12 @@ class WorkQueue:
         self._sqs = sqs
         self._url = url
 
-    def send(self, messages: Sequence[Ingest]) -> None:
+    def send(self, messages: Sequence[Message], *, salt: str = "") -> None:
         """Send messages, in order.
+
+        Args:
+            messages: the messages.
+            salt: something new, where they are sent although SQS may have had the same ones within five minutes.
 
         Raises:
             StoreUnreachable: some were not taken even when they were sent again; the others are on the queue.
@@ -34,11 +38,11 @@ class WorkQueue:
         failed = [
             name
             for start in range(0, len(messages), _BATCH)
-            for name in self._send_batch(messages[start : start + _BATCH])
+            for name in self._send_batch(messages[start : start + _BATCH], salt)
         ]
         if failed:
             reason = f"SQS did not take {', '.join(failed)}"
-            raise StoreUnreachable("send", "work messages", reason, "The next tick sends them again")
+            raise StoreUnreachable("send", "work messages", reason, "They are sent again")
 
     def hide(self, message: Received, seconds: int) -> None:
         """Hide a message that was received for so many seconds from now; it is given again then."""
@@ -47,14 +51,14 @@ class WorkQueue:
                 QueueUrl=self._url, ReceiptHandle=message.receipt, VisibilityTimeout=seconds
             )
 
-    def _send_batch(self, batch: Sequence[Ingest]) -> list[str]:
+    def _send_batch(self, batch: Sequence[Message], salt: str) -> list[str]:
         """Send at most ten messages; return the tables of those that were not taken, with SQS's reasons."""
         entries: list[SendMessageBatchRequestEntryTypeDef] = [
             {
                 "Id": str(number),
                 "MessageBody": encode(message),
                 "MessageGroupId": message.group,
-                "MessageDeduplicationId": message.deduplication,
+                "MessageDeduplicationId": f"{message.deduplication}{salt}",
             }
             for number, message in enumerate(batch)
         ]

@@ -11,10 +11,10 @@ import msgspec
 from botocore.exceptions import ClientError
 from isal import isal_zlib
 
-from tidelog.events import Segment
 from tidelog.failures import error_code, store_errors
 from tidelog.lake import schema_key
 from tidelog.objects import put_new
+from tidelog.readings import Segment
 from tidelog.schema import SchemaDocument
 from tidelog.tables import TableName
 

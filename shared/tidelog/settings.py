@@ -9,7 +9,16 @@ from tidelog.errors import InvalidSetting
 from tidelog.selection import Selection
 
 TLS = ("verify-full", "require", "disable")
-_SHARED = ("STACK", "DATABASE_SECRET", "DATABASE_TLS", "LOCK_SECONDS", "PARAMETERS", "TOPIC", "STALE_SECONDS")
+_SHARED = (
+    "STACK",
+    "DATABASE_SECRET",
+    "DATABASE_TLS",
+    "LOCK_SECONDS",
+    "PARAMETERS",
+    "TOPIC",
+    "STALE_SECONDS",
+    "CHUNK_MEGABYTES",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,9 @@ class SchedulerSettings:
     """After which a table that was not read is told of."""
     horizon_seconds: float
     """After which a transaction that holds the horizon is told of."""
+    backfill_queue_url: str
+    chunk_bytes: int
+    """More than this is read in chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +65,8 @@ class WorkerSettings:
     """What the names of the parameters begin with, such as /tidelog/prod."""
     look_back: float
     time_bound_bytes: int
+    chunk_bytes: int
+    """More than this is read in chunks."""
     failover_margin: float
     stale_seconds: float
     """After which a table that was not read is told of."""
@@ -74,7 +88,8 @@ def read_scheduler_settings(environment: Mapping[str, str]) -> SchedulerSettings
     """
     value = _values(
         environment,
-        *(*_SHARED, "WORK_QUEUE_URL", "INCLUDE", "EXCLUDE", "HORIZON_SECONDS"),
+        *(*_SHARED, "WORK_QUEUE_URL", "BACKFILL_QUEUE_URL", "INCLUDE", "EXCLUDE", "HORIZON_SECONDS"),
+        "CHUNK_MEGABYTES",
     )
     return SchedulerSettings(
         stack=value["STACK"],
@@ -85,6 +100,8 @@ def read_scheduler_settings(environment: Mapping[str, str]) -> SchedulerSettings
         topic=value["TOPIC"],
         stale_seconds=_number(value, "STALE_SECONDS"),
         horizon_seconds=_number(value, "HORIZON_SECONDS"),
+        backfill_queue_url=value["BACKFILL_QUEUE_URL"],
+        chunk_bytes=_chunk_bytes(value),
     )
 
 
@@ -97,7 +114,7 @@ def read_worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
     value = _values(
         environment,
         *(*_SHARED, "BUCKET", "LOOK_BACK_SECONDS", "TIME_BOUND_MEGABYTES", "FAILOVER_MARGIN_SECONDS"),
-        *("WORK_QUEUE_URL", "BACKFILL_QUEUE_URL", "DEAD_LETTERS_URL", "RETRY_SECONDS", "TRIES"),
+        *("WORK_QUEUE_URL", "BACKFILL_QUEUE_URL", "DEAD_LETTERS_URL", "RETRY_SECONDS", "TRIES", "CHUNK_MEGABYTES"),
     )
     return WorkerSettings(
         stack=value["STACK"],
@@ -105,7 +122,8 @@ def read_worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
         bucket=value["BUCKET"],
         parameters=value["PARAMETERS"].rstrip("/"),
         look_back=_number(value, "LOOK_BACK_SECONDS"),
-        time_bound_bytes=int(_number(value, "TIME_BOUND_MEGABYTES") * 2**20),
+        time_bound_bytes=_bytes(value, "TIME_BOUND_MEGABYTES"),
+        chunk_bytes=_chunk_bytes(value),
         failover_margin=_number(value, "FAILOVER_MARGIN_SECONDS"),
         stale_seconds=_number(value, "STALE_SECONDS"),
         work_queue_url=value["WORK_QUEUE_URL"],
@@ -138,6 +156,16 @@ def _number(value: Mapping[str, str], name: str) -> float:
     if not 0 <= number < float("inf"):
         raise _unusable(name, value[name], "must be a number, 0 or greater")
     return number
+
+
+def _bytes(value: Mapping[str, str], name: str) -> int:
+    return int(_number(value, name) * 2**20)
+
+
+def _chunk_bytes(value: Mapping[str, str]) -> int:
+    if size := _bytes(value, "CHUNK_MEGABYTES"):
+        return size
+    raise _unusable("CHUNK_MEGABYTES", value["CHUNK_MEGABYTES"], "must be greater than 0")
 
 
 def _unusable(name: str, text: str, reason: str) -> InvalidSetting:

@@ -11,7 +11,7 @@ import msgspec
 from pg8000.exceptions import DatabaseError, InterfaceError
 from pg8000.native import Connection
 
-from tidelog import catalog
+from tidelog import catalog, timestamps
 from tidelog.columns import COPY_FORMAT, json_fields
 from tidelog.connection import connect
 from tidelog.credentials import Credentials
@@ -21,11 +21,12 @@ from tidelog.horizon import Horizon
 from tidelog.quoting import identifier, literal
 from tidelog.stream import Gathering, Sink, pull
 from tidelog.tables import Leaf, Relation, Table, TableName, refuse
-from tidelog.windows import Found, Snapshot, Window, at_or_above, widen
+from tidelog.windows import Database, Found, Snapshot, Window, at_or_above, widen
 
 _DURABLE_SECONDS = 30
 _NUDGE_SECONDS = 0.05
 _LOCK_ATTEMPTS = 3
+_MOMENT_SECONDS = 2
 _WRONG_OBJECT_TYPE = "42809"
 
 # The row that is read. It is always qualified and always quoted, so that no column can be taken for it.
@@ -34,6 +35,7 @@ _ROW = '"~t"'
 
 class _Answer(msgspec.Struct):
     rows: int
+    rows_above: int
     stored: tuple[int, ...]
     timestamps: tuple[str | None, ...]
 
@@ -41,26 +43,59 @@ class _Answer(msgspec.Struct):
 class OpenTable:
     """A table under a lock and a snapshot: all questions are answered as of one moment."""
 
-    def __init__(self, connection: Connection, table: Table, snapshot: Snapshot) -> None:
+    def __init__(self, connection: Connection, table: Table, snapshot: Snapshot, deadline: float) -> None:
         self._connection = connection
+        self._deadline = deadline
+        self._allowed = self.left
         self.table = table
         self.snapshot = snapshot
         self.cut = False
         """Whether the connection is in the middle of an answer, since not all lines were taken."""
 
+    @property
+    def left(self) -> float:
+        """The seconds that are left; no statement takes longer."""
+        return self._deadline - time.monotonic()
+
     def find(self, leaf: Leaf, window: Window, timestamp_columns: Sequence[str]) -> Found:
         """Say what a window of a leaf holds."""
         snapshot = self.snapshot
         above = at_or_above(snapshot.horizon, snapshot, _ROW)
-        latest = ", ".join(f"max({_ROW}.{identifier(column)})" for column in timestamp_columns)
+        self._follow_deadline()
         answer = _one(
             self._connection,
-            f"SELECT json_build_object('rows', count(*), 'timestamps', json_build_array({latest}), 'stored', "
+            f"SELECT json_build_object('rows', count(*), 'rows_above', count(*) FILTER (WHERE {above}), "
+            f"'timestamps', {_latest(timestamp_columns)}, 'stored', "
             f"coalesce(json_agg(DISTINCT {_ROW}.xmin::text::bigint) FILTER (WHERE {above}), '[]'))::text "
             f"FROM ONLY {leaf.table_name.sql} {_ROW} WHERE {window.condition(snapshot, _ROW)}",
         )
         found = msgspec.json.decode(answer, type=_Answer)
-        return Found(found.rows, tuple(widen(xid, snapshot.limit) for xid in found.stored), found.timestamps)
+        above_ids = tuple(widen(xid, snapshot.limit) for xid in found.stored)
+        return Found(found.rows, found.rows_above, above_ids, found.timestamps)
+
+    def estimate(self, leaf: Leaf, window: Window) -> int:
+        """Return how many row versions a window of a leaf holds, as PostgreSQL's planner estimates."""
+        answer = _one(
+            self._connection,
+            f"EXPLAIN (FORMAT JSON) SELECT FROM ONLY {leaf.table_name.sql} {_ROW} "
+            f"WHERE {window.condition(self.snapshot, _ROW)}",
+        )
+        rows: int = answer[0]["Plan"]["Plan Rows"]
+        return rows
+
+    def latest(self, columns: Sequence[str]) -> str | None:
+        """Return the latest value in some columns, each of which leads an index of every leaf."""
+        if not columns:
+            return None
+        self._follow_deadline()
+        return timestamps.latest(
+            text
+            for leaf in self.table.leaves
+            for text in msgspec.json.decode(
+                _one(self._connection, f"SELECT ({_latest(columns)})::text FROM ONLY {leaf.table_name.sql} {_ROW}"),
+                type=tuple[str | None, ...],
+            )
+        )
 
     def copy(self, leaf: Leaf, window: Window, sink: Sink) -> None:
         """Write the JSON lines of a window of a leaf to a sink."""
@@ -69,6 +104,7 @@ class OpenTable:
             f"WHERE {window.condition(self.snapshot, _ROW)}) TO STDOUT WITH {COPY_FORMAT}"
         )
         rows = Gathering(sink)
+        self._follow_deadline()
         self._connection.execute_unnamed(statement, stream=rows)
         rows.flush()
 
@@ -77,6 +113,12 @@ class OpenTable:
         self.cut = True
         yield from pull(lambda sink: self.copy(leaf, window, sink))
         self.cut = False
+
+    def _follow_deadline(self) -> None:
+        """Let the next statement take no longer than what is left, give or take a moment."""
+        if self.left < self._allowed - _MOMENT_SECONDS:
+            self._allowed = self.left
+            self._connection.run(f"SET LOCAL statement_timeout = {_milliseconds(self._allowed)}")
 
 
 class Source:
@@ -126,7 +168,7 @@ class Source:
 
         Args:
             table: the table.
-            seconds: the longest that one statement may take.
+            seconds: the time there is for all that is asked while it is open.
 
         Raises:
             UnknownTable: there is no such table.
@@ -140,6 +182,22 @@ class Source:
                 self.close()
             else:
                 connection.run("ROLLBACK")
+
+    def is_on(self, database: Database) -> bool:
+        """Say whether this is a database that was read before.
+
+        Raises:
+            DatabaseUnreachable, DatabaseBusy, AccessDenied: as they say.
+        """
+        with self._guarded("read", database.name) as connection:
+            now = msgspec.json.decode(_one(connection, catalog.snapshot_query()), type=Snapshot).database
+        return (now.system, now.oid) == (database.system, database.oid)
+
+    def pass_horizon(self, xid: int, seconds: float) -> None:
+        """Wait until all transactions below an id have ended, for some seconds at most."""
+        give_up = time.monotonic() + seconds
+        while self.horizon().horizon < xid and time.monotonic() < give_up:
+            time.sleep(0.05)
 
     def wait_until_durable(self, snapshot: Snapshot) -> None:
         """Wait until a crash of the server can't bring back a transaction id below a snapshot's horizon.
@@ -214,8 +272,9 @@ class Source:
 
 
 def _begin(connection: Connection, table: TableName, seconds: float) -> OpenTable:
+    deadline = time.monotonic() + seconds
     for _ in range(_LOCK_ATTEMPTS):
-        _lock(connection, table, seconds)
+        _lock(connection, table, deadline - time.monotonic())
         snapshot = msgspec.json.decode(_one(connection, catalog.snapshot_query()), type=Snapshot)
         rows = connection.run(catalog.table_query(table))
         if not rows:
@@ -228,7 +287,7 @@ def _begin(connection: Connection, table: TableName, seconds: float) -> OpenTabl
                 "read", table, f"its partition {names} is a foreign table", "Detach it or exclude the table"
             )
         if all(leaf.locked for leaf in description.leaves):
-            return OpenTable(connection, description, snapshot)
+            return OpenTable(connection, description, snapshot, deadline)
         connection.run("ROLLBACK")  # A partition was attached between the lock and the snapshot.
     raise DatabaseBusy("read", table, "partitions were attached again and again while it was opened")
 
@@ -239,8 +298,7 @@ def _lock(connection: Connection, table: TableName, seconds: float) -> None:
     Source: PostgreSQL documentation, "Caveats" of the chapter on concurrency control. A materialized view can't be
     locked; its refresh writes new row versions, which the next window finds.
     """
-    milliseconds = max(1, int(seconds * 1000))
-    begin = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {milliseconds}"
+    begin = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {_milliseconds(seconds)}"
     try:
         connection.run(f"{begin}; LOCK TABLE {table.sql} IN ACCESS SHARE MODE")
     except DatabaseError as error:
@@ -252,3 +310,11 @@ def _lock(connection: Connection, table: TableName, seconds: float) -> None:
 
 def _one(connection: Connection, statement: str) -> Any:
     return connection.run(statement)[0][0]
+
+
+def _latest(columns: Sequence[str]) -> str:
+    return f"json_build_array({', '.join(f'max({_ROW}.{identifier(column)})' for column in columns)})"
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, int(seconds * 1000))

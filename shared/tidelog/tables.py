@@ -14,8 +14,10 @@ from tidelog.errors import NotIngestible
 from tidelog.quoting import identifier
 from tidelog.schema import ColumnDocument, SchemaDocument
 
-_TIMESTAMP_TYPES = frozenset({1082, 1114, 1184})  # date, timestamp, timestamptz
+_DATE = 1082
+_TIMESTAMP_TYPES = frozenset({_DATE, 1114, 1184})  # date, timestamp, timestamptz
 _PLAIN = re.compile(r"[^\W\d][\w$-]*")
+_WIDTH = 128.0  # of a row, where nobody knows better
 _NAME_BYTES = 63  # NAMEDATALEN, less the zero at its end
 _PART = r'(?:"((?:[^"]|"")+)"|([^".]+))'
 _NAME = re.compile(rf"{_PART}\.{_PART}")
@@ -131,6 +133,18 @@ class Leaf(msgspec.Struct, frozen=True):
     locked: bool
     indexed: tuple[str, ...] = ()
     """The columns that lead a valid, whole btree or BRIN index."""
+    filenode: int = 0
+    """Of its file, which a rewrite changes."""
+    pages: int = 0
+    size: int = 0
+    """Bytes on disk, those of large values kept apart included."""
+    rows: int = -1
+    """As the planner estimates; -1 where it was never analyzed."""
+
+    @property
+    def width(self) -> float:
+        """Bytes on disk of a row, roughly."""
+        return self.size / self.rows if self.rows > 0 else _WIDTH
 
     @property
     def table_name(self) -> TableName:
@@ -165,6 +179,20 @@ class Table(msgspec.Struct, frozen=True):
     def bytes(self) -> int:
         """Size of the rows on disk, without indexes and large values kept apart."""
         return sum(leaf.bytes for leaf in self.leaves)
+
+    @property
+    def size(self) -> int:
+        """Size of the rows on disk, with large values kept apart."""
+        return sum(leaf.size for leaf in self.leaves)
+
+    def is_date(self, column: str) -> bool:
+        """Say whether a column is of type date."""
+        return any(each.name == column and each.type == _DATE for each in self.columns)
+
+    @property
+    def times(self) -> tuple[str, ...]:
+        """Every column of type date, timestamp or timestamptz, whatever its name."""
+        return tuple(c.name for c in self.columns if c.type in _TIMESTAMP_TYPES)
 
     @property
     def timestamp_columns(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ import msgspec
 
 from tidelog import timestamps
 from tidelog.quoting import identifier, literal
+from tidelog.ranges import whole_days
 from tidelog.tables import Leaf, Table
 
 REACH = 2**31 - 1
@@ -72,6 +73,40 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """Row versions with any of some columns in [since, until), and none of them in [begin, since).
+
+    So each row of a range that begins there is in exactly one of its pieces, whichever of its columns say so.
+
+    Attributes:
+        columns: by name, each with whether it is a `date`, which stands for its midnight.
+        begin: where the whole range begins.
+        since: where the piece begins, inclusive.
+        until: where it ends, exclusive.
+    """
+
+    columns: tuple[tuple[str, bool], ...]
+    begin: str
+    since: str
+    until: str
+
+    def condition(self, row: str) -> str:
+        """Return the range as SQL."""
+        within = self._any(self.since, self.until, row)
+        if self.begin == self.since:
+            return within
+        return f"{within} AND NOT coalesce({self._any(self.begin, self.since, row)}, false)"
+
+    def _any(self, since: str, until: str, row: str) -> str:
+        parts = []
+        for name, is_date in self.columns:
+            first, end = (whole_days(text) if is_date else text for text in (since, until))
+            column = f"{row}.{identifier(name)}"
+            parts.append(f"({column} >= {literal(first)} AND {column} < {literal(end)})")
+        return f"({' OR '.join(parts)})"
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """The row versions to read of one relation.
 
@@ -81,6 +116,8 @@ class Window:
         bound: lower bound in time, where the table is read by its timestamp columns.
         end: transaction ids below it, exclusive; None reads up to what the snapshot sees.
         also: ids at or above `end` to read all the same.
+        pages: the first page to read, and the one behind the last; None reads all.
+        times: a range in time.
     """
 
     start: int = 0
@@ -88,6 +125,8 @@ class Window:
     bound: Bound | None = None
     end: int | None = None
     also: tuple[int, ...] = ()
+    pages: tuple[int, int] | None = None
+    times: Times | None = None
 
     def condition(self, snapshot: Snapshot, row: str) -> str:
         """Return the window as SQL.
@@ -96,6 +135,11 @@ class Window:
             OverflowError: `start` is more than `REACH` transactions back.
         """
         parts: list[str] = []
+        if self.pages:
+            first, end = self.pages
+            parts.append(f"{row}.ctid >= '({first},0)'::tid AND {row}.ctid < '({end},0)'::tid")
+        if self.times:
+            parts.append(self.times.condition(row))
         if self.start:
             if snapshot.next - self.start > REACH:
                 raise OverflowError(f"horizon {self.start} is out of the reach of {snapshot.next}")
@@ -139,11 +183,13 @@ class Found:
 
     Attributes:
         rows: number of row versions.
-        above: distinct transaction ids at or above the snapshot's horizon among them.
+        rows_above: how many of them are of a transaction at or above the snapshot's horizon.
+        above: the distinct ids of those transactions.
         timestamps: the latest value of each timestamp column that was asked for.
     """
 
     rows: int
+    rows_above: int
     above: tuple[int, ...]
     timestamps: tuple[str | None, ...]
 

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from tidelog.backfilling import Backfilling
+from tidelog.chunking import Chunking
 from tidelog.deadletters import DeadLetters, Failures
 from tidelog.errors import Permanent, TidelogError
-from tidelog.ingesting import Ingestion, Run
+from tidelog.ingesting import Ingestion
 from tidelog.letters import Failure, Received, failure_of, retry_seconds
-from tidelog.messages import decode
+from tidelog.messages import Backfill, Ingest, Message, ReadChunk, decode
 from tidelog.notices import Notices
+from tidelog.parts import Parts
 from tidelog.queues import WorkQueue
+from tidelog.runs import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,33 @@ class Retries:
 
     seconds: float
     tries: int
+
+
+class Jobs:
+    """What messages ask for.
+
+    Args:
+        parts: what it takes.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._ingestion = Ingestion(parts)
+        self._backfilling = Backfilling(parts)
+        self._chunking = Chunking(parts)
+
+    def do(self, work: Message, message: Received, *, seconds: float) -> Run:
+        """Do it.
+
+        Raises:
+            TidelogError: why it could not be.
+        """
+        match work:
+            case Ingest():
+                return self._ingestion.ingest(work.table_name, seconds=seconds)
+            case Backfill():
+                return self._backfilling.plan(work, message, seconds=seconds)
+            case ReadChunk():
+                return self._chunking.read(work.table_name, work.plan, work.chunk, seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +83,7 @@ class Worker:
     """Works messages off.
 
     Args:
-        ingestion: what an `ingest` message asks for.
+        jobs: what messages ask for.
         queues: the queues that messages come from, by name.
         dead_letters: where those go that can't be worked off.
         failures: where the last failure of the others is noted.
@@ -65,7 +96,7 @@ class Worker:
     def __init__(
         self,
         *,
-        ingestion: Ingestion,
+        jobs: Jobs,
         queues: Mapping[str, WorkQueue],
         dead_letters: DeadLetters,
         failures: Failures,
@@ -74,7 +105,7 @@ class Worker:
         now: Callable[[], datetime],
         chance: Callable[[], float],
     ) -> None:
-        self._ingestion = ingestion
+        self._jobs = jobs
         self._queues = queues
         self._dead_letters = dead_letters
         self._failures = failures
@@ -100,7 +131,7 @@ class Worker:
             table = str(work.table_name)
             if message.tries > 1:
                 self._look_back(message, table, run)
-            return self._ingestion.ingest(work.table_name, seconds=seconds)
+            return self._jobs.do(work, message, seconds=seconds)
         except Exception as error:  # noqa: BLE001 - the boundary of a message: what fails here must not end others
             failure = failure_of(error, message, table=table, run=run, now=self._now())
             if isinstance(error, Permanent):

@@ -17,14 +17,14 @@ from tests.conftest import make_lake
 from tests.faults import STEPS, KilledError, Process
 from tests.tide import SECONDS, Database, Server, Tide
 from tidelog.errors import Retryable
-from tidelog.ingesting import Limits
+from tidelog.planning import Limits
 from tidelog.tables import TableName
 from tidelog_sandbox.cloud import Cloud
 from tidelog_sandbox.postgres import Postgres
 
 WRITERS, TRANSACTIONS = 8, 120
 TABLES = ("public.plain", "public.bounded", "public.parted")
-LIMITS = Limits(look_back=3600, time_bound_bytes=1, failover_margin=3600, fresh=450)
+LIMITS = Limits(look_back=3600, time_bound_bytes=1, chunk_bytes=2**30, failover_margin=3600, fresh=450)
 SCHEMA = [
     "CREATE SEQUENCE version",
     "CREATE SEQUENCE key",

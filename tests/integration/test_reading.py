@@ -9,7 +9,7 @@ import pytest
 from tests.tide import Tide, wait_for
 from tidelog import ingesting, planning
 from tidelog.errors import AccessDenied
-from tidelog.events import undelta
+from tidelog.readings import undelta
 from tidelog.tables import TableName
 from tidelog.windows import Window
 

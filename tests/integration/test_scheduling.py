@@ -34,7 +34,8 @@ def received(aws: Aws, url: str) -> list[Ingest]:
     while messages := aws.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, AttributeNames=["All"]).get(
         "Messages"
     ):
-        found += (decode(message["Body"]) for message in messages)
+        decoded = [decode(message["Body"]) for message in messages]
+        found += [message for message in decoded if isinstance(message, Ingest)]
         for message in messages:
             assert message["Attributes"]["MessageGroupId"] == found[-len(messages) + messages.index(message)].group
             aws.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])

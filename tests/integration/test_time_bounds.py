@@ -9,11 +9,10 @@ import pytest
 
 from tests.tide import LIMITS, SECONDS, Tide, wait_for
 from tidelog import timestamps
-from tidelog.ingesting import Limits
-from tidelog.planning import plan_windows
+from tidelog.planning import Limits, plan_windows
 from tidelog.tables import TableName
 
-BOUNDED = Limits(look_back=3600, time_bound_bytes=1, failover_margin=3600, fresh=450)
+BOUNDED = Limits(look_back=3600, time_bound_bytes=1, chunk_bytes=2**30, failover_margin=3600, fresh=450)
 OLD = 5000
 
 
@@ -195,7 +194,7 @@ def test_a_plan_is_the_same_however_often_it_is_made(large: Tide) -> None:
     """Planning reads, and writes nothing."""
     large.run(f"INSERT INTO t VALUES ({OLD + 2}, now(), now())")
     with large.source.open(TableName("public", "t"), seconds=SECONDS) as opened:
-        plans = [plan_windows(opened, large.state(), 3600, 1) for _ in range(2)]
+        plans = [plan_windows(opened, large.state(), BOUNDED) for _ in range(2)]
     assert plans[0] == plans[1]
     assert plans[0].rows == 1
     assert datetime.now(UTC) - datetime.fromisoformat(plans[0].reading.read_at) < timedelta(minutes=1)

@@ -15,13 +15,13 @@ from tests.integration.test_deadletters import FAILURE
 from tests.tide import Lake, Tide
 from tidelog.deadletters import DeadLetters, Failures, Letter
 from tidelog.errors import AccessDenied, Conflict, DatabaseBusy, TidelogError
-from tidelog.ingesting import Ingestion, Run
 from tidelog.letters import MAX_BYTES, Failure, Received
 from tidelog.marks import Marks
+from tidelog.messages import Message
 from tidelog.notices import Notices
 from tidelog.queues import WorkQueue
-from tidelog.tables import TableName
-from tidelog.working import Failed, Retries, Worker
+from tidelog.runs import Run
+from tidelog.working import Failed, Jobs, Retries, Worker
 
 BODY = '{"version":1,"type":"ingest","table":"public.t"}'
 TRIES = 3
@@ -32,14 +32,14 @@ RUN = Run("public.t", "unchanged")
 BUSY = DatabaseBusy("read", "public.t", "it is locked", "Wait")
 
 
-class Ending(Ingestion):
-    """An ingestion that ends in some way, once it has done something."""
+class Ending(Jobs):
+    """Work that ends in some way, once it has done something."""
 
     def __init__(self, end: Run | BaseException, first: Callable[[], object] = lambda: None) -> None:
         self._end = end
         self._first = first
 
-    def ingest(self, table: TableName, *, seconds: float) -> Run:  # noqa: ARG002 - the real one's
+    def do(self, work: Message, message: Received, *, seconds: float) -> Run:  # noqa: ARG002 - the real one's
         """End."""
         self._first()
         if isinstance(self._end, BaseException):
@@ -60,7 +60,7 @@ class Desk:
         self,
         message: Received,
         *,
-        ingestion: Ingestion,
+        jobs: Jobs,
         process: Process | None = None,
     ) -> Run | Failed:
         """Work a message off in a process of its own."""
@@ -69,7 +69,7 @@ class Desk:
         sqs, s3, ssm = (process.client(client) for client in (post.sqs, lake.s3, lake.ssm))
         failures = Failures(s3, lake.bucket)
         worker = Worker(
-            ingestion=ingestion,
+            jobs=jobs,
             queues={post.work.rpartition("/")[2]: WorkQueue(sqs, post.work)},
             dead_letters=DeadLetters(sqs, post.dead, failures),
             failures=failures,
@@ -82,7 +82,7 @@ class Desk:
 
     def fail(self, message: Received, error: BaseException, process: Process | None = None) -> Failed:
         """Work off a message of which ingesting fails, if it comes to that."""
-        failed = self.work_off(message, ingestion=Ending(error), process=process)
+        failed = self.work_off(message, jobs=Ending(error), process=process)
         assert isinstance(failed, Failed)
         return failed
 
@@ -116,7 +116,7 @@ def desk(lake: Lake, post: Post, clock: Clock) -> Desk:
 def test_a_message_that_is_worked_off_leaves_nothing_behind(desk: Desk, tide: Tide) -> None:
     """No note, no letter, no notice."""
     tide.run("CREATE TABLE t AS SELECT 1 AS id")
-    run = desk.work_off(desk.received(), ingestion=tide.ingestion())
+    run = desk.work_off(desk.received(), jobs=tide.jobs())
     assert isinstance(run, Run)
     assert (run.table, run.outcome, run.rows) == ("public.t", "snapshotted", 1)
     assert (desk.letters(), desk.subjects(), desk.lake.keys("failures/")) == ([], [], [])
@@ -129,7 +129,7 @@ def test_what_can_not_pass_by_itself_is_buried_at_once_and_told_of(desk: Desk, t
     for (table, error), tries in product(kinds.items(), (1, TRIES)):
         body = f'{{"version":1,"type":"ingest","table":"{table}"}}'
         group = f"{error}-{tries}"
-        failed = desk.work_off(desk.received(body, group, tries=tries), ingestion=tide.ingestion())
+        failed = desk.work_off(desk.received(body, group, tries=tries), jobs=tide.jobs())
         assert isinstance(failed, Failed)
         assert (failed.then, failed.seconds) == ("buried", 0)
         assert (failed.failure.error, failed.failure.table, failed.failure.tries) == (error, table, tries)
@@ -205,7 +205,7 @@ def test_an_error_of_the_code_is_tried_again_and_never_quoted(desk: Desk, error:
 def test_the_end_of_the_process_is_no_failure_of_the_message(desk: Desk) -> None:
     """Nothing may be caught that is not an error."""
     with pytest.raises(KeyboardInterrupt):
-        desk.work_off(desk.received(), ingestion=Ending(KeyboardInterrupt()))
+        desk.work_off(desk.received(), jobs=Ending(KeyboardInterrupt()))
 
 
 @pytest.mark.parametrize("step", [NOTE, Step("change_message_visibility"), Step("publish"), Step("get_parameter")])
@@ -234,12 +234,12 @@ def test_a_failure_of_the_kind_that_passes_leaves_no_dead_letter(desk: Desk, tid
     message = desk.received()
     with tide.database.session() as migration:
         migration.run("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
-        impatient = tide.ingestion(source=tide.database.source(lock_seconds=0.05))
-        failed = desk.work_off(message, ingestion=impatient)
+        impatient = tide.jobs(source=tide.database.source(lock_seconds=0.05))
+        failed = desk.work_off(message, jobs=impatient)
     assert isinstance(failed, Failed)
     assert (failed.failure.error, failed.then) == ("DatabaseBusy", "retried")
     assert "55P03" in failed.failure.reason
-    run = desk.work_off(replace(message, tries=2), ingestion=tide.ingestion())
+    run = desk.work_off(replace(message, tries=2), jobs=tide.jobs())
     assert isinstance(run, Run)
     assert run.rows == 1
     assert (desk.letters(), desk.subjects()) == ([], [])
@@ -250,7 +250,7 @@ def test_a_worker_that_was_killed_is_noted_by_the_next_one(desk: Desk, tries: in
     """Nobody lived to say why the last try failed. Before the last one it is told: perhaps nobody lives after it."""
     message = desk.post.received(BODY, tries=tries)
     told: list[tuple[str, str]] = []
-    assert desk.work_off(message, ingestion=Ending(RUN, lambda: told.extend(desk.post.notices()))) == RUN
+    assert desk.work_off(message, jobs=Ending(RUN, lambda: told.extend(desk.post.notices()))) == RUN
     noted = desk.noted(message)
     assert noted
     assert (noted.error, noted.tries, noted.table) == ("WorkerKilled", tries - 1, "public.t")
@@ -267,8 +267,8 @@ def test_a_death_is_told_from_a_failure(desk: Desk) -> None:
     failing = Ending(BUSY, lambda: seen.append(desk.noted(message)))
     desk.fail(message, BUSY)
     with pytest.raises(KilledError):
-        desk.work_off(replace(message, tries=2), ingestion=Ending(KilledError()))
-    desk.work_off(replace(message, tries=3), ingestion=failing)
+        desk.work_off(replace(message, tries=2), jobs=Ending(KilledError()))
+    desk.work_off(replace(message, tries=3), jobs=failing)
     assert [(each.error, each.tries) for each in seen if each] == [("WorkerKilled", 2)]
     assert desk.subjects() == [f"[prod] public.t failed with {error}" for error in ("WorkerKilled", "DatabaseBusy")]
     noted = desk.noted(message)
@@ -282,7 +282,7 @@ def test_a_look_back_that_fails_does_not_keep_a_message_from_being_worked_off(de
     process = Process()
     process.at("before", step, refusal("SlowDown"))
     message = desk.post.received(BODY, tries=2)
-    assert desk.work_off(message, ingestion=Ending(RUN), process=process) == RUN
+    assert desk.work_off(message, jobs=Ending(RUN), process=process) == RUN
     assert desk.noted(message) is None
 
 

@@ -20,6 +20,7 @@ from tidelog.errors import (
     AccessDenied,
     DatabaseBusy,
     DatabaseUnreachable,
+    OutOfTime,
     Permanent,
     Retryable,
     StoreUnreachable,
@@ -91,8 +92,9 @@ SQLSTATES: dict[type[TidelogError], list[str]] = {
         *("08000", "08001", "08003", "08004", "08006", "08P01", "53000", "53100", "53200", "53300", "53400"),
         *("57P01", "57P02", "57P03", "57P04", "57P05", "58000", "58030"),
     ],
+    OutOfTime: ["57014"],
     DatabaseBusy: [
-        *("40001", "40P01", "40002", "40003", "55P03", "55006", "55000", "57014", "25P02", "25P03", "XX000", "72000"),
+        *("40001", "40P01", "40002", "40003", "55P03", "55006", "55000", "25P02", "25P03", "XX000", "72000"),
         *("", "?", "P0001", "22012", "42601"),
     ],
     AccessDenied: ["28000", "28P01", "42501", "3D000"],
@@ -114,7 +116,7 @@ AWS_CODES: dict[type[TidelogError], list[str]] = {
         *("InternalServerError", "ServiceUnavailable", "RequestTimeout", "ExpiredToken", ""),
     ],
 }
-RETRYABLE = {DatabaseUnreachable, DatabaseBusy, StoreUnreachable}
+RETRYABLE = {DatabaseUnreachable, DatabaseBusy, OutOfTime, StoreUnreachable}
 
 
 def test_what_may_pass_is_retryable_and_what_can_not_is_permanent() -> None:

@@ -14,20 +14,16 @@ from tidelog.events import (
     Advanced,
     Event,
     Ingested,
-    LeafReading,
     Past,
-    Reading,
     Remade,
     SchemaChanged,
-    Segment,
     Snapshotted,
     State,
     Supplied,
     TimelineStarted,
     What,
-    deltas,
-    undelta,
 )
+from tidelog.readings import LeafReading, Reading, Segment, deltas, undelta
 from tidelog.windows import Database
 
 TEXT = st.text(max_size=8)
@@ -92,7 +88,7 @@ WHATS: st.SearchStrategy[What] = st.one_of(
 
 def after(before: State, what: What) -> Event:
     """Return the event that follows on a state."""
-    return events.event_after(before, what, table="public.t", at="2026-11-23T12:00:00+00:00", run="r")
+    return events.event_after(before, what, table="public.t", at="2026-11-23T12:00:00+00:00", run="r", finished=0)
 
 
 @given(STATES, WHATS)

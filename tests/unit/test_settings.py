@@ -21,6 +21,8 @@ SCHEDULER = {
     "TIDELOG_STALE_SECONDS": "1800",
     "TIDELOG_HORIZON_SECONDS": "3600",
     "TIDELOG_WORK_QUEUE_URL": "https://queue",
+    "TIDELOG_BACKFILL_QUEUE_URL": "https://queue/backfill.fifo",
+    "TIDELOG_CHUNK_MEGABYTES": "512",
     "TIDELOG_INCLUDE": "public.*",
     "TIDELOG_EXCLUDE": "*.audit",
 }
@@ -41,6 +43,7 @@ WORKER = {
     "TIDELOG_DEAD_LETTERS_URL": "https://queue/dead-letters.fifo",
     "TIDELOG_RETRY_SECONDS": "60",
     "TIDELOG_TRIES": "5",
+    "TIDELOG_CHUNK_MEGABYTES": "0.25",
 }
 Read = Callable[[Mapping[str, str]], object]
 

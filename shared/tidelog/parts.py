@@ -1,0 +1,49 @@
+"""What runs work with: the database, the lake, the state, and what finishes and sends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from tidelog.dispatch import Dispatch
+from tidelog.ledger import Ledger
+from tidelog.parameters import Parameters
+from tidelog.planning import Limits
+from tidelog.publishing import Publisher
+from tidelog.queues import WorkQueue
+from tidelog.segment import Segments
+from tidelog.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts that runs share.
+
+    Attributes:
+        source: the database.
+        segments: the lake's data.
+        ledger: the lake's events.
+        parameters: the summaries of the states.
+        backfill_queue: where chunks are waited for.
+        limits: what an operator has set.
+        now: the clock, with a zone.
+    """
+
+    source: Source
+    segments: Segments
+    ledger: Ledger
+    parameters: Parameters
+    backfill_queue: WorkQueue
+    limits: Limits
+    now: Callable[[], datetime]
+
+    @property
+    def publisher(self) -> Publisher:
+        """Finishes what is committed."""
+        return Publisher(self.source, self.segments, self.ledger, self.parameters, self.now)
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """Sends chunks."""
+        return Dispatch(self.ledger, self.backfill_queue)

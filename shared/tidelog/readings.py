@@ -1,0 +1,76 @@
+"""What one pass over a table has read, and the segment that it was written to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import accumulate, pairwise
+
+import msgspec
+
+from tidelog.windows import Database
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """One data object, prepared as a multipart upload: enough for anybody to publish it."""
+
+    key: str
+    upload: str
+    etags: tuple[str, ...]
+    """Of the parts, in their order."""
+    rows: int
+    bytes: int
+    """As stored, compressed."""
+    text_bytes: int
+    """Of the JSON lines."""
+    schema: str
+    """Fingerprint of the schema document that describes its lines."""
+
+
+class LeafReading(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was read of one relation: row versions from `start` on, but those of `ahead`."""
+
+    oid: int
+    start: int = 0
+    """0: everything visible."""
+    ahead: tuple[int, ...] = ()
+    """Ids emitted before, delta-coded (`deltas`)."""
+    bounded: bool = False
+    """Rows before the reading's bound were not looked at."""
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """One pass over all relations of a table under one snapshot."""
+
+    leaves: tuple[LeafReading, ...]
+    columns: tuple[str, ...]
+    """The timestamp columns of the bound; empty where every row was looked at."""
+    bound: str | None
+    """Of the leaves that are `bounded`: rows with all of the columns before it were not looked at."""
+    below: bool
+    """Only row versions below the horizon were read: there were too many ids above it to remember."""
+    strategy: str
+    """Why it was read this way."""
+    database: Database
+    oid: int
+    """Of the table."""
+    horizon: int
+    """Of the snapshot: where the next window starts."""
+    ahead: tuple[int, ...]
+    """Ids at or above the horizon that are emitted by now, delta-coded (`deltas`)."""
+    read_at: str
+    """When the snapshot was taken, by the server's clock."""
+    timestamp: str | None
+    """The watermark after it: the latest timestamp ingested on this timeline, None where there is none."""
+    next_bound: str | None
+    """The bound of the next window."""
+
+
+def deltas(xids: Iterable[int]) -> tuple[int, ...]:
+    """Return distinct transaction ids as the first one and the distances from each to the next."""
+    ordered = sorted(set(xids))
+    return (*ordered[:1], *(b - a for a, b in pairwise(ordered)))
+
+
+def undelta(coded: Iterable[int]) -> tuple[int, ...]:
+    """Return what `deltas` took, in order."""
+    return tuple(accumulate(coded))

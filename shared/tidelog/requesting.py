@@ -1,0 +1,129 @@
+"""A backfill on request: checked against the database before anything is sent, and what it will take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec.structs import replace
+
+from tidelog.backfills import divide
+from tidelog.errors import InvalidMessage, NotIngestible
+from tidelog.messages import Backfill, read
+from tidelog.parameters import Parameters
+from tidelog.queues import WorkQueue
+from tidelog.source import Source
+
+_SECONDS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was asked for, of one table.
+
+    Attributes:
+        table: the table.
+        request: by which its plan can be found; empty where nothing was sent.
+        since: begin of the range in UTC; empty where all rows are meant.
+        until: its end, which is not part of it.
+        rows: how many, as PostgreSQL's planner estimates.
+        bytes: on disk, that are read or looked through.
+        chunks: in how many chunks.
+        reason: how they are read, and why so.
+    """
+
+    table: str
+    request: str
+    since: str
+    until: str
+    rows: int
+    bytes: int
+    chunks: int
+    reason: str
+
+
+class Requests:
+    """Takes requests for backfills.
+
+    Args:
+        source: the database.
+        queue: the queue of backfills.
+        parameters: says which tables were ingested.
+        chunk_bytes: of a chunk.
+        new_id: gives each request an id of its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        queue: WorkQueue,
+        parameters: Parameters,
+        chunk_bytes: int,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._source = source
+        self._queue = queue
+        self._parameters = parameters
+        self._chunk_bytes = chunk_bytes
+        self._new_id = new_id
+
+    def take(self, asked: Mapping[str, Any]) -> list[Answer]:
+        """Check a request, and send it unless it is a dry run. Nothing is sent if anything is wrong with any table.
+
+        Args:
+            asked: a `backfill` message; `tables` in place of `table` names several, `dry_run` only asks.
+
+        Raises:
+            InvalidMessage: naming the field, the value and the remedy.
+            UnknownTable, UnknownColumn, NotIngestible: the database has no such thing, or it can't be read.
+            TidelogError: as it says.
+        """
+        wanted, dry = _wanted(asked)
+        if not dry:
+            wanted = [replace(one, request=one.request or self._new_id()) for one in wanted]
+        answers = [self._checked(one) for one in wanted]
+        if not dry:
+            self._queue.send(wanted)
+        return answers
+
+    def _checked(self, wanted: Backfill) -> Answer:
+        table = wanted.table_name
+        with self._source.open(table, seconds=_SECONDS) as opened:
+            division = divide(opened, wanted, self._chunk_bytes)
+        summary = self._parameters.read(table)
+        if summary is None or not summary.horizon:
+            reason = "nothing was ingested of it yet"
+            raise NotIngestible("backfill", table, reason, "Wait for its first tick, which takes all of it")
+        return Answer(
+            table=str(table),
+            request=wanted.request,
+            since=wanted.since,
+            until=wanted.until,
+            rows=division.rows,
+            bytes=division.bytes,
+            chunks=division.chunks,
+            reason=division.reason,
+        )
+
+
+def _wanted(asked: Mapping[str, Any]) -> tuple[list[Backfill], bool]:
+    fields = dict(asked)
+    dry = fields.pop("dry_run", False)
+    if not isinstance(dry, bool):
+        raise InvalidMessage("read", "the request", f"dry_run {dry!r} must be true or false", "Leave it out to send")
+    tables = fields.pop("tables", None)
+    if tables is None:
+        tables = [fields.get("table")]
+    elif "table" in fields or not isinstance(tables, list) or not tables:
+        reason = f"tables {tables!r} must be a list of names, and the only one beside no table"
+        raise InvalidMessage("read", "the request", reason, 'Send for example "tables": ["public.orders"]')
+    wanted = [read({**fields, "table": table}) for table in dict.fromkeys(map(_hashable, tables))]
+    if not all(isinstance(one, Backfill) for one in wanted):
+        raise InvalidMessage("read", "the request", "it is no backfill", "Give from and to, or all")
+    return [one for one in wanted if isinstance(one, Backfill)], dry
+
+
+def _hashable(value: Any) -> Any:
+    return value if isinstance(value, str) else repr(value)

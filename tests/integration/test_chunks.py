@@ -1,0 +1,350 @@
+"""Large reads: planned once, read in chunks by whoever takes them, each committed once."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from tests.faults import COMMIT, PUBLISH, KilledError, Process, refusal
+from tests.tide import LIMITS, SECONDS, Tide
+from tidelog.chunking import Chunking
+from tidelog.errors import DatabaseChanged, StoreUnreachable
+from tidelog.messages import Message, ReadChunk
+from tidelog.plans import ChunkRead, ChunksDropped, ChunkSplit, Planned
+from tidelog.tables import TableName
+
+PAGE = 8192
+SMALL = replace(LIMITS, chunk_bytes=4 * PAGE)
+NAME = TableName("public", "t")
+
+
+@pytest.fixture
+def large(tide: Tide) -> Tide:
+    """A table of some chunks."""
+    tide.run(
+        "CREATE TABLE t (id int PRIMARY KEY, v int, text text, created_at timestamptz, updated_at timestamptz)",
+        "INSERT INTO t SELECT n, 0, repeat('x', 200), now() - n * interval '1 min', now() "
+        "FROM generate_series(1, 1000) n",
+    )
+    return tide
+
+
+def plan(tide: Tide, table: str = "public.t") -> list[Message]:
+    """Run a table whose window is too much for one run; return the messages of its chunks."""
+    run = tide.ingest(table, limits=SMALL)
+    assert run.outcome == "planned"
+    messages = tide.outbox.take()
+    assert len(messages) == run.chunks > 3
+    return messages
+
+
+def finish(tide: Tide, table: str = "public.t") -> None:
+    """Read what is left, and what is new."""
+    tide.read_chunks(limits=SMALL)
+    tide.ingest(table, limits=replace(LIMITS, chunk_bytes=2**40))
+    assert not tide.state(table).plans
+
+
+def whole(tide: Tide, table: str = "public.t") -> None:
+    """Hold the lake against the table."""
+    latest = tide.latest(table)
+    assert {key: latest.get(key) for key in tide.table(table)} == tide.table(table)
+
+
+def test_a_large_table_comes_in_by_chunks(large: Tide) -> None:
+    """Every row once, whatever the order in which chunks are read; the ledger says how far it is."""
+    messages = plan(large)
+    random.Random(1).shuffle(messages)  # noqa: S311 - the same each time
+    for done, message in enumerate(messages):
+        [progress] = large.state().plans
+        assert (progress.done_chunks, progress.chunks) == (done, len(messages))
+        assert 0 <= progress.done_bytes <= progress.bytes
+        [run] = large.read_chunks([message])
+        assert run.outcome == "read"
+    assert large.state().plans == ()
+    assert large.values("id") == list(range(1, 1001))
+    assert large.kinds()[:2] == ["planned", "enqueued"]
+    assert large.state().sequential_id == 0
+    assert large.ingest(limits=SMALL).outcome == "unchanged"
+
+
+def test_increments_go_on_at_once_and_what_they_hold_is_newer(large: Tide) -> None:
+    """A chunk that is read or committed after an increment never hides its versions."""
+    messages = plan(large)
+    large.run("UPDATE t SET v = 1 WHERE id % 3 = 0", "DELETE FROM t WHERE id % 7 = 0", "INSERT INTO t VALUES (2000, 1)")
+    assert large.ingest().outcome == "ingested"
+    large.read_chunks(messages[:2])
+    large.run("UPDATE t SET v = 2 WHERE id % 5 = 0")
+    assert large.ingest().sequential_id == 2
+    large.read_chunks(messages[2:])
+    finish(large)
+    whole(large)
+    seen = [(row["id"], row["v"]) for row in large.rows()]
+    assert len(seen) == len(set(seen))
+
+
+def test_a_chunk_is_read_once_however_often_it_is_asked_for(large: Tide) -> None:
+    """By message after message, and by many at a time."""
+    messages = plan(large)
+
+    def read(message: Message) -> str:
+        assert isinstance(message, ReadChunk)
+        parts = large.parts(limits=SMALL, source=large.database.source())
+        return Chunking(parts).read(NAME, message.plan, message.chunk, seconds=SECONDS).outcome
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(read, [*messages[:3] * 4, *messages]))
+    assert outcomes.count("read") == len(messages)
+    assert set(outcomes) == {"read", "covered"}
+    finish(large)
+    assert large.values("id") == list(range(1, 1001))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", [COMMIT, PUBLISH])
+def test_a_worker_may_be_killed_at_any_step_of_a_chunk(large: Tide, step: object, when: str) -> None:
+    """The message comes again; nothing is lost, and nothing is there twice."""
+    messages = plan(large)
+    for message in messages:
+        process = Process()
+        process.at(when, step, process.kill)  # type: ignore[arg-type] # a Step
+        with pytest.raises(KilledError):
+            large.read_chunks([message], s3=process.client(large.lake.s3))
+        assert large.read_chunks([message])[0].outcome in ("read", "covered")
+    finish(large)
+    large.lake.expire_uploads()
+    assert large.values("id") == list(range(1, 1001))
+
+
+def test_a_crash_between_the_plan_and_its_messages_is_mended_by_the_next_run(large: Tide) -> None:
+    """Whether that is the same message again or the next tick's."""
+    process = Process()
+    process.at("after", COMMIT, process.kill)
+    with pytest.raises(KilledError):
+        large.ingest(limits=SMALL, s3=process.client(large.lake.s3))
+    assert large.outbox.take() == []
+    assert large.ingest(limits=SMALL).outcome == "unchanged"
+    assert large.kinds() == ["planned", "enqueued"]
+    large.read_chunks()
+    assert large.values("id") == list(range(1, 1001))
+
+
+def test_an_upload_that_is_gone_is_made_again_from_the_same_pages(large: Tide) -> None:
+    """Also where the relation was rewritten meanwhile: then of all its pages, rather than of none."""
+    messages = plan(large)
+    for message in messages[:2]:
+        process = Process()
+        process.at("before", PUBLISH, process.kill)
+        with pytest.raises(KilledError):
+            large.read_chunks([message], s3=process.client(large.lake.s3))
+        large.lake.expire_uploads()
+    large.read_chunks(messages)
+    finish(large)
+    assert large.values("id") == list(range(1, 1001))
+
+
+def test_a_rewritten_relation_is_planned_again(large: Tide) -> None:
+    """VACUUM FULL moves rows and keeps their ids: those that were read come twice, and an event says so."""
+    messages = plan(large)
+    large.read_chunks(messages[:2])
+    large.run("DELETE FROM t WHERE id % 2 = 0", "VACUUM FULL t")
+    outcomes = [run.outcome for run in large.read_chunks(messages[2:])]
+    assert outcomes[0] == "replanned"
+    assert "covered" in outcomes
+    [_, again] = [event.what for event in large.events() if isinstance(event.what, Planned)]
+    assert "was rewritten" in again.reason
+    finish(large)
+    whole(large)
+
+
+def test_an_emptied_relation_ends_its_chunks(large: Tide) -> None:
+    """TRUNCATE, and other rows since: those come with the next increment."""
+    messages = plan(large)
+    large.run("TRUNCATE t")
+    assert large.read_chunks(messages)[0].outcome == "dropped"
+    [dropped] = [event.what for event in large.events() if isinstance(event.what, ChunksDropped)]
+    assert dropped.reason == "public.t was emptied"
+    large.run("INSERT INTO t (id) VALUES (1)")
+    finish(large)
+    assert large.values("id") == [1]
+
+
+def test_a_dropped_table_ends_its_plan(large: Tide) -> None:
+    """One of the same name that is created since starts anew."""
+    messages = plan(large)
+    large.run("DROP TABLE t")
+    assert [run.outcome for run in large.read_chunks(messages)] == ["dropped"] + ["covered"] * (len(messages) - 1)
+    assert large.events()[-1].what.reason == "the table was dropped"  # type: ignore[union-attr] # it has one
+    large.run("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    finish(large)
+    assert large.values("id") == [1]
+
+
+def test_a_table_created_anew_ends_its_plan_with_a_new_timeline(large: Tide) -> None:
+    """The chunk is tried again until the next run has begun it."""
+    messages = plan(large)
+    large.run("DROP TABLE t", "CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    with pytest.raises(DatabaseChanged, match="created anew"):
+        large.read_chunks(messages[:1])
+    assert large.ingest(limits=SMALL).outcome == "snapshotted"
+    assert {run.outcome for run in large.read_chunks(messages)} == {"covered"}
+
+
+PARTED = (
+    "CREATE TABLE t (id int, part int, text text) PARTITION BY LIST (part)",
+    *(f"CREATE TABLE t{n} PARTITION OF t FOR VALUES IN ({n})" for n in range(3)),
+    "INSERT INTO t SELECT n, n % 3, repeat('x', 200) FROM generate_series(1, 999) n",
+)
+
+
+def test_a_detached_leaf_that_comes_back_is_read_whole(tide: Tide) -> None:
+    """Its chunks were dropped, so nobody may take it for read."""
+    tide.run(*PARTED)
+    messages = plan(tide)
+    tide.read_chunks(messages[:1])
+    tide.run("ALTER TABLE t DETACH PARTITION t2")
+    outcomes = [run.outcome for run in tide.read_chunks(messages[1:])]
+    assert outcomes.count("dropped") == 1
+    [dropped] = [event.what for event in tide.events() if isinstance(event.what, ChunksDropped)]
+    assert dropped.reason == "public.t2 is no longer part of the table"
+    finish(tide)
+    assert tide.values("id") == [n for n in range(1, 1000) if n % 3 != 2]
+    tide.run("ALTER TABLE t ATTACH PARTITION t2 FOR VALUES IN (2)")
+    tide.ingest()
+    assert tide.values("id") == list(range(1, 1000))
+
+
+def test_a_leaf_that_leaves_and_comes_back_between_its_chunks_is_read_once(tide: Tide) -> None:
+    """A run in between has seen the table without it."""
+    tide.run(*PARTED)
+    messages = plan(tide)
+    tide.run("ALTER TABLE t DETACH PARTITION t2", "INSERT INTO t VALUES (1000, 1)")
+    assert tide.ingest().rows == 1
+    tide.run("ALTER TABLE t ATTACH PARTITION t2 FOR VALUES IN (2)", "INSERT INTO t VALUES (1001, 2)")
+    assert tide.ingest().rows == 1
+    tide.read_chunks(messages)
+    finish(tide)
+    assert tide.values("id") == list(range(1, 1002))
+
+
+def test_a_large_increment_is_planned_too_and_only_its_rows_are_read(large: Tide) -> None:
+    """One plan of increments at a time: what is too much meanwhile waits for it."""
+    large.ingest()
+    large.run("UPDATE t SET v = 1 WHERE id <= 800")
+    large.database.pass_horizon()
+    messages = plan(large)
+    assert large.state().plans[0].kind == "increment"
+    large.run("UPDATE t SET v = 2 WHERE id <= 800")
+    large.database.pass_horizon()
+    assert large.ingest(limits=SMALL).outcome == "waiting"
+    large.read_chunks(messages)
+    finish(large)
+    whole(large)
+    seen = [(row["id"], row["v"]) for row in large.rows()]
+    assert len(seen) == len(set(seen))
+
+
+def test_rows_above_a_held_horizon_are_not_planned_for(large: Tide) -> None:
+    """A position can say of them only that they are an increment's: they are read in one go."""
+    large.ingest()
+    with large.database.session() as session:
+        session.run("BEGIN")
+        session.run("SELECT pg_current_xact_id()")
+        large.run("UPDATE t SET v = 1")
+        assert large.ingest(limits=SMALL).rows == 1000
+
+
+def test_a_chunk_that_will_not_finish_in_time_leaves_a_rest(large: Tide, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read is committed; the rest is a chunk of its own, until there is nothing left to cut off."""
+    messages = plan(large)
+    monkeypatch.setattr("tidelog.source.OpenTable.left", property(lambda _: 0.0))
+    monkeypatch.setattr("tidelog.source.OpenTable._follow_deadline", lambda _: None)
+    first = large.read_chunks(messages[:1])
+    assert [run.outcome for run in first] == ["read"] * len(first)
+    assert len(first) > 1
+    monkeypatch.undo()
+    large.read_chunks(messages[1:])
+    finish(large)
+    assert large.values("id") == list(range(1, 1001))
+    rests = [event.what.rest for event in large.events() if isinstance(event.what, ChunkRead) and event.what.rest]
+    assert [rest.depth for rest in rests] == list(range(1, len(rests) + 1))
+
+
+def test_a_chunk_of_which_nothing_can_be_read_in_time_is_halved(large: Tide) -> None:
+    """Down to a page, which has to fail; and messages lead to messages only so often before a tick sends them."""
+    messages = plan(large)
+    assert isinstance(messages[0], ReadChunk)
+    chunking = Chunking(large.parts(limits=SMALL))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tidelog.source.json_fields", lambda _, row: f"pg_sleep(9)::text || {row}.id::text")
+        assert chunking.read(NAME, messages[0].plan, messages[0].chunk, seconds=0.3).outcome == "split"
+    [split] = [event.what for event in large.events() if isinstance(event.what, ChunkSplit)]
+    assert split.halves[0].end == split.halves[1].first
+    assert [half.depth for half in split.halves] == [1, 1]
+    large.read_chunks(messages[1:])
+    finish(large)
+    assert large.values("id") == list(range(1, 1001))
+
+
+def test_messages_that_lead_to_messages_end(large: Tide, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next tick sends what was cut off too often; a chain of functions is never longer than eight."""
+    messages = plan(large)
+    monkeypatch.setattr("tidelog.chunking.DEEPEST", 1)
+    monkeypatch.setattr("tidelog.source.OpenTable.left", property(lambda _: 0.0))
+    monkeypatch.setattr("tidelog.source.OpenTable._follow_deadline", lambda _: None)
+    assert len(large.read_chunks(messages[:1])) == 2
+    assert not large.state().plans[0].sent
+    monkeypatch.undo()
+    large.ingest(limits=SMALL)
+    assert large.state().plans[0].sent
+    finish(large)
+    large.read_chunks(messages)
+    assert large.values("id") == list(range(1, 1001))
+
+
+def test_what_a_chunk_left_is_sent_by_whoever_comes_next(large: Tide, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker died between the commit and the message."""
+    messages = plan(large)
+    monkeypatch.setattr("tidelog.source.OpenTable.left", property(lambda _: 0.0))
+    monkeypatch.setattr("tidelog.source.OpenTable._follow_deadline", lambda _: None)
+    process = Process()
+    process.at("before", PUBLISH, process.kill)
+    with pytest.raises(KilledError):
+        large.read_chunks(messages[:1], s3=process.client(large.lake.s3))
+    monkeypatch.undo()
+    assert [run.outcome for run in large.read_chunks(messages[:1])] == ["covered", "read"]
+    large.read_chunks(messages[1:])
+    finish(large)
+    assert large.values("id") == list(range(1, 1001))
+
+
+def test_a_refused_commit_leaves_nothing_behind(large: Tide) -> None:
+    """It is tried again."""
+    messages = plan(large)
+    process = Process()
+    process.at("before", COMMIT, refusal("InternalError"))
+    with pytest.raises(StoreUnreachable):
+        large.read_chunks(messages[:1], s3=process.client(large.lake.s3))
+    large.lake.expire_uploads()
+    large.read_chunks(messages)
+    finish(large)
+    assert large.values("id") == list(range(1, 1001))
+
+
+def test_a_bound_after_a_plan_lies_before_what_was_running(large: Tide) -> None:
+    """Rows above the horizon are the next window's: with a transaction under way for ever, a day has to do."""
+    large.run("CREATE INDEX ON t (created_at)", "CREATE INDEX ON t (updated_at)")
+    bounded = replace(SMALL, time_bound_bytes=1)
+    with large.database.session() as session, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tidelog.ingesting._QUIET_SECONDS", 0.1)
+        session.run("BEGIN")
+        session.run("SELECT pg_current_xact_id()")
+        large.run("INSERT INTO t VALUES (2000, 1, '', now() - interval '2 hours', now() - interval '2 hours')")
+        assert large.ingest(limits=bounded).outcome == "planned"
+        large.read_chunks(limits=bounded)
+        assert large.ingest(limits=bounded).rows == 1
+        session.run("ROLLBACK")
+    assert large.values("id") == [*range(1, 1001), 2000]
