@@ -19,7 +19,10 @@ import typer
 from rich.console import Console
 
 import tidelog_sandbox
+from tidelog_cli.backfill import send_again
 from tidelog_cli.output import console, live_line, show_tick, size
+from tidelog_cli.progress import plans_under_way
+from tidelog_cli.stack import Stack
 from tidelog_cli.ticks import TableResult, TickFailedError, TickResult, Ticks, read_result
 from tidelog_sandbox.expressions import occurrences
 from tidelog_sandbox.functions import Invocation
@@ -50,6 +53,10 @@ Exclude = Annotated[
     list[str] | None, typer.Option("--exclude", help="Pattern of tables to leave out. May be repeated.")
 ]
 
+ChunkMegabytes = Annotated[
+    int, typer.Option(min=1, metavar="MB", help="What takes more than this to read is read in chunks, side by side.")
+]
+
 
 @app.command()
 def run(
@@ -58,13 +65,14 @@ def run(
     tables: Tables = None,
     exclude: Exclude = None,
     *,
+    chunk_megabytes: ChunkMegabytes = 512,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Run one tick and exit. Run it again and it goes on from where the folder is.
 
     Exit status 0 if every table was ingested, else 1: what failed is named on stderr, the others are done all the same.
     """
-    with deployed(database, lake, tables, exclude) as sandbox:
+    with deployed(database, lake, tables, exclude, ChunkMegabytes=f"{chunk_megabytes}") as sandbox:
         result = run_tick(sandbox, "ingesting")
     if as_json:
         typer.echo(json.dumps({**asdict(result), "lake": str(lake)}, indent=1))
@@ -83,13 +91,15 @@ def up(
     tables: Tables = None,
     exclude: Exclude = None,
     *,
+    chunk_megabytes: ChunkMegabytes = 512,
     schedule: Annotated[
         str, typer.Option(help="When a tick starts: rate(...) or cron(...) of EventBridge Scheduler.")
     ] = "rate(5 minutes)",
 ) -> None:
     """Keep running on the schedule until Ctrl-C, and say how to point aws or boto3 at it."""
     screen = console()
-    with deployed(database, lake, tables, exclude, schedule, StaleSeconds=_stale_seconds(schedule)) as sandbox:
+    more = {"StaleSeconds": _stale_seconds(schedule), "ChunkMegabytes": f"{chunk_megabytes}"}
+    with deployed(database, lake, tables, exclude, schedule, **more) as sandbox:
         for name, value in sandbox.environment.items():
             screen.print(f"export {name}={value}", markup=False)
         for name, value in sandbox.outputs.items():
@@ -132,8 +142,15 @@ def deployed(
     with ExitStack() as stack:
         with live_line("deploying the template on this machine"):
             sandbox = stack.enter_context(Sandbox(_template(), parameters=parameters, database=address, lake=lake))
+        _take_up_plans(Stack("tidelog", sandbox.outputs, sandbox.client))
         sandbox.start_mappings()
         yield sandbox
+
+
+def _take_up_plans(stack: Stack) -> None:
+    """Send what an earlier process has left of large reads: its queue ended with it."""
+    for progress in plans_under_way(stack.ledger):
+        send_again(stack, progress)
 
 
 def run_tick(sandbox: Sandbox, title: str) -> TickResult:
@@ -180,7 +197,7 @@ def _print_result(invocation: Invocation) -> None:
                 f"tick failed: {(invocation.error or {}).get('errorMessage')}", style="red", markup=False
             )
         return
-    if result.outcome in ("unchanged", "covered"):
+    if result.outcome in ("unchanged", "covered", "waiting"):
         return
     failed = result.outcome == "failed"
     console(err=failed).print(f"{datetime.now().astimezone():%H:%M:%S}  {_line(result)}", markup=False)
@@ -214,5 +231,9 @@ def _line(result: TableResult) -> str:
     if result.outcome == "failed":
         then = f"again in {result.again} s" if result.then == "retried" else "it lies in the dead letters"
         return f"{result.table}  failed, {then}: {result.reason}"
+    if result.outcome == "planned":
+        return f"{result.table}  planned in {result.chunks} chunks"
     number = f"increment {result.sequential_id}" if result.outcome == "ingested" else "snapshot"
+    if result.chunk:
+        number = f"chunk {result.chunk} of {result.chunks}"
     return f"{result.table}  {result.rows:,} rows  {size(result.bytes)}  {number}  {result.seconds:.2f} s"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from tidelog_cli.ticks import TableResult, TickResult
@@ -32,6 +32,14 @@ def size(count: int) -> str:
     return f"{count} B" if unit == "B" else f"{value:,.1f} {unit}"
 
 
+def duration(seconds: float) -> str:
+    """Return a length of time with its unit."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
 def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, prose: str = "") -> Table:
     """Return a plain table; columns but the first `left` ones are aligned to the right.
 
@@ -47,12 +55,12 @@ def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int
 
 def show_tick(screen: Console, tick: TickResult) -> None:
     """Print what a tick wrote, what was unchanged, and what was left out; failures go to stderr."""
-    written = [table for table in tick.tables if table.outcome in ("snapshotted", "ingested")]
+    written = [table for table in tick.tables if table.outcome in ("snapshotted", "ingested", "planned")]
     if written:
         rows = [_row(table) for table in written]
         total = ("", f"{sum(t.rows for t in written):,}", size(sum(t.bytes for t in written)), "", "")
         screen.print(aligned(("table", "rows", "bytes", "sequential id", "seconds"), [*rows, total]))
-    unchanged = [table.table for table in tick.tables if table.outcome in ("unchanged", "covered")]
+    unchanged = [table.table for table in tick.tables if table.outcome in ("unchanged", "covered", "waiting")]
     if unchanged:
         screen.print(f"unchanged: {', '.join(unchanged)}", markup=False)
     for left in tick.skipped:
@@ -65,7 +73,7 @@ def show_tick(screen: Console, tick: TickResult) -> None:
 
 
 def _row(table: TableResult) -> tuple[str, ...]:
-    number = f"{table.sequential_id}" if table.outcome == "ingested" else "snapshot"
+    number = {"ingested": f"{table.sequential_id}", "planned": f"{table.chunks} chunks"}.get(table.outcome, "snapshot")
     return (table.table, f"{table.rows:,}", size(table.bytes), number, f"{table.seconds:.2f}")
 
 
@@ -100,3 +108,22 @@ def live_count(title: str) -> Iterator[Callable[[int], object]]:
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task(title, total=None)
         yield lambda count: progress.update(task, description=f"{title}: {count:,}")
+
+
+@contextmanager
+def live_bar(title: str) -> Iterator[Callable[[int, int, str], object]]:
+    """Show a bar on a terminal, with what is done, what there is in all, and a text beside; elsewhere nothing."""
+    screen = console(err=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total, text: progress.update(
+            task, description=f"{title}: {text}", completed=done, total=total
+        )

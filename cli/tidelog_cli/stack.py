@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
 import boto3
 import typer
+from botocore.config import Config
 from botocore.exceptions import ClientError, NoCredentialsError, NoRegionError
 
+from tidelog import errors
 from tidelog.deadletters import DeadLetters, Failures
-from tidelog.errors import InvalidSetting, StoreUnreachable
+from tidelog.dispatch import Dispatch
+from tidelog.errors import InvalidSetting, StoreUnreachable, TidelogError
 from tidelog.failures import error_code, store_errors
+from tidelog.ledger import Ledger
+from tidelog.queues import WorkQueue
 
 StackName = Annotated[
     str,
@@ -34,6 +42,7 @@ class Stack:
     outputs: Mapping[str, str]
     client: Callable[[str], Any]
     """Gives a boto3 client of a service."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def find(cls, name: str) -> Stack:
@@ -60,7 +69,8 @@ class Stack:
         if "DeadLettersUrl" not in outputs:
             hint = "Deploy this version of template.yaml, or name another stack"
             raise InvalidSetting("find", subject, "it is not a tidelog stack", hint)
-        return cls(name, outputs, cast("Callable[[str], Any]", boto3.client))
+        parameters = {each["ParameterKey"]: each["ParameterValue"] for each in described.get("Parameters", [])}
+        return cls(name, outputs, cast("Callable[[str], Any]", _client), parameters)
 
     @property
     def dead_letters(self) -> DeadLetters:
@@ -69,7 +79,43 @@ class Stack:
         return DeadLetters(self.client("sqs"), self.outputs["DeadLettersUrl"], failures)
 
     @property
+    def ledger(self) -> Ledger:
+        """The events of its tables."""
+        bucket = self.outputs["LakeBucket"]
+        return Ledger(self.client("s3"), bucket, now=lambda: datetime.now(UTC), new_id=lambda: uuid.uuid4().hex)
+
+    @property
+    def dispatch(self) -> Dispatch:
+        """What sends the chunks of its plans."""
+        return Dispatch(self.ledger, WorkQueue(self.client("sqs"), self.outputs["BackfillQueueUrl"]))
+
+    def ask(self, request: Mapping[str, object]) -> dict[str, Any]:
+        """Have the scheduler answer a request.
+
+        Raises:
+            TidelogError: what is wrong with it.
+            StoreUnreachable: the function has failed.
+        """
+        with store_errors("ask", "the scheduler function"):
+            answer = self.client("lambda").invoke(
+                FunctionName=self.outputs["SchedulerFunction"], Payload=json.dumps(request).encode()
+            )
+        said: dict[str, Any] = json.load(answer["Payload"]) or {}
+        if "FunctionError" in answer:
+            reason = str(said.get("errorMessage") or answer["FunctionError"])
+            raise StoreUnreachable("ask", "the scheduler function", reason, "See its log")
+        if error := said.get("error"):
+            kind: type[TidelogError] = getattr(errors, error["kind"])
+            raise kind(error["operation"], error["subject"], error["reason"], error["hint"])
+        return said
+
+    @property
     def queues(self) -> Mapping[str, str]:
         """URL of each queue that feeds the worker, by name."""
         urls = (self.outputs["WorkQueueUrl"], self.outputs["BackfillQueueUrl"])
         return {url.rpartition("/")[2]: url for url in urls}
+
+
+def _client(service: str) -> Any:
+    """Return a client that waits for a function as long as that may take."""
+    return boto3.client(service, config=Config(read_timeout=90))  # type: ignore[call-overload] # one of many

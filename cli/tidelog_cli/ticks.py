@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from tidelog.errors import InvalidMessage
+from tidelog.messages import ReadChunk, decode
 from tidelog_sandbox.functions import Invocation
 from tidelog_sandbox.sandbox import Sandbox
+
+_RECHECK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,7 @@ class TableResult:
 
     Attributes:
         table: the table.
-        outcome: "snapshotted", "ingested", "unchanged", "covered" or "failed".
+        outcome: "failed", or what tidelog.runs.Run has.
         rows: lines written.
         bytes: their size, compressed.
         sequential_id: of the table's last increment.
@@ -28,6 +32,9 @@ class TableResult:
         reason: why it failed, and what to do.
         then: what becomes of the message of a table that failed: "retried", "given up" or "buried".
         again: seconds after which it is tried again.
+        plan: the plan that was made, or that the chunk is of.
+        chunks: how many it has.
+        chunk: the chunk that was read; 0 where none was.
     """
 
     table: str
@@ -41,6 +48,9 @@ class TableResult:
     reason: str = ""
     then: str = ""
     again: int = 0
+    plan: int = 0
+    chunks: int = 0
+    chunk: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +84,42 @@ class TickFailedError(Exception):
 
 @dataclass(slots=True)
 class _Gathered:
+    """What has ended: of each table its run, and the chunks that were read."""
+
     results: dict[str, TableResult] = field(default_factory=dict)
+    chunks: list[TableResult] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def take(self, invocation: Invocation) -> None:
         if result := read_result(invocation):
             with self.changed:
-                self.results[result.table] = result
+                if result.chunk:
+                    self.chunks.append(result)
+                else:
+                    self.results[result.table] = result
                 self.changed.notify_all()
+
+    @property
+    def rows(self) -> int:
+        return sum(result.rows for result in (*self.results.values(), *self.chunks))
+
+    def tables(self) -> Iterator[TableResult]:
+        """Yield what became of each table, its chunks included."""
+        chunks: dict[str, list[TableResult]] = {}
+        for chunk in self.chunks:
+            chunks.setdefault(chunk.table, []).append(chunk)
+        for table in sorted(self.results.keys() | chunks.keys()):
+            read = chunks.get(table, [])
+            run = self.results.get(table) or TableResult(table, "planned")
+            failed = [chunk for chunk in read if chunk.outcome == "failed"]
+            yield replace(
+                failed[0] if failed else run,
+                outcome="failed" if failed else "planned" if read else run.outcome,
+                rows=run.rows + sum(chunk.rows for chunk in read),
+                bytes=run.bytes + sum(chunk.bytes for chunk in read),
+                seconds=round(run.seconds + sum(chunk.seconds for chunk in read), 3),
+                chunks=sum(chunk.outcome == "read" for chunk in read),
+            )
 
 
 class Ticks:
@@ -93,7 +131,7 @@ class Ticks:
         sandbox.on_invocation(self._take)
 
     def run(self, progress: Callable[[int, int, int], object]) -> TickResult:
-        """Run a tick and wait until each of its tables was tried once.
+        """Run a tick and wait until each of its tables was tried once, and so was each chunk of large ones.
 
         Args:
             progress: is told the tables done, the tables in all and the rows so far, now and then.
@@ -106,18 +144,22 @@ class Ticks:
         if not scheduled.succeeded:
             raise TickFailedError(_what_failed(scheduled))
         tick = scheduled.response
+        tables = len(tick["tables"])
         with gathered.changed:
-            while True:
-                rows = sum(result.rows for result in gathered.results.values())
-                progress(len(gathered.results), len(tick["tables"]), rows)
-                if len(gathered.results) >= len(tick["tables"]):
-                    break
-                gathered.changed.wait(0.2)
-        return TickResult(
-            tables=tuple(gathered.results[table] for table in sorted(gathered.results)),
-            skipped=tuple(tick["skipped"]),
-            refused=tuple(tick["refused"]),
-        )
+            while len(gathered.results) < tables:
+                progress(len(gathered.results), tables, gathered.rows)
+                gathered.changed.wait(_RECHECK_SECONDS)
+        while not self._is_idle():
+            progress(tables, tables, gathered.rows)
+        return TickResult(tuple(gathered.tables()), tuple(tick["skipped"]), tuple(tick["refused"]))
+
+    def _is_idle(self) -> bool:
+        """Wait for a moment; return whether nothing is under way, but for what failed."""
+        try:
+            self._sandbox.wait_until_idle(_RECHECK_SECONDS, hidden=False)
+        except TimeoutError:
+            return False
+        return True
 
     def _take(self, invocation: Invocation) -> None:
         self._gathered.take(invocation)
@@ -130,15 +172,27 @@ def read_result(invocation: Invocation) -> TableResult | None:
     logged = list(_log_records(invocation.log))
     for record in logged:
         if record.get("message") == "run done":
-            names = ("table", "outcome", "rows", "bytes", "sequential_id", "seconds", "segment")
+            names = [each.name for each in fields(TableResult)]
             return TableResult(**{name: record[name] for name in names if name in record})  # None is not logged
         if record.get("message") == "run failed":
             reason = ". ".join(filter(None, [record["reason"], record["hint"]]))
             table = record["table"] or invocation.record["body"]
             then, again = record["then"], record["again_in_seconds"]
-            return TableResult(table, "failed", error=record["error"], reason=reason, then=then, again=again)
-    reason = _what_failed(invocation)
-    return TableResult(invocation.record["body"], "failed", error=invocation.kind, reason=reason, then="retried")
+            chunk = chunk_of(invocation.record["body"])
+            return TableResult(
+                table, "failed", error=record["error"], reason=reason, then=then, again=again, chunk=chunk
+            )
+    reason, body = _what_failed(invocation), invocation.record["body"]
+    return TableResult(body, "failed", error=invocation.kind, reason=reason, then="retried", chunk=chunk_of(body))
+
+
+def chunk_of(body: str) -> int:
+    """Return the number of the chunk that a message is about, 0 where it is about none."""
+    try:
+        message = decode(body)
+    except InvalidMessage:
+        return 0
+    return message.chunk if isinstance(message, ReadChunk) else 0
 
 
 def _log_records(lines: Iterable[str]) -> Iterable[dict[str, Any]]:

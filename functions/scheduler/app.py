@@ -51,7 +51,15 @@ def take_request(scheduler: Scheduler, event: dict[str, Any]) -> dict[str, Any]:
         answers = scheduler.requests.take(event)
     except TidelogError as error:
         logger.warning("request refused", error=type(error).__name__, reason=error.what)
-        return {"error": {"kind": type(error).__name__, "reason": error.what, "hint": error.hint}}
+        return {
+            "error": {
+                "kind": type(error).__name__,
+                "operation": error.operation,
+                "subject": error.subject,
+                "reason": error.reason,
+                "hint": error.hint,
+            }
+        }
     logger.info("request taken", backfills=[asdict(answer) for answer in answers])
     return {"backfills": [asdict(answer) for answer in answers]}
 

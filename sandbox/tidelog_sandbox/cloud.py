@@ -134,6 +134,11 @@ class Cloud:
             struck: list[int] = self._command("calm", {"calm": True})["struck"]
         return struck
 
+    def open_door(self, port: int) -> None:
+        """Answer Lambda's Invoke from now on by asking at a port."""
+        with self._lock:
+            self._command("answer invocations", {"door": port})
+
     def emails(self, first: int = 0) -> list[dict[str, str]]:
         """The emails that were sent, oldest first, but for so many of the first."""
         with self._lock:

@@ -15,6 +15,7 @@ from tidelog_sandbox.destinations import sender
 from tidelog_sandbox.emails import Email, Mailbox
 from tidelog_sandbox.errors import SandboxError
 from tidelog_sandbox.functions import Function, Invocation, Listener, LogListener
+from tidelog_sandbox.invocations import Door
 from tidelog_sandbox.mappings import Poller
 from tidelog_sandbox.schedules import Ticker
 
@@ -66,6 +67,7 @@ class Sandbox:
         self._pollers: list[Poller] = []
         self._tickers: list[Ticker] = []
         self._watch: alarms.Watch | None = None
+        self._door: Door | None = None
         self._changed = threading.Condition()
         self._changes = 0
         self._failures: list[Exception] = []
@@ -94,6 +96,8 @@ class Sandbox:
         for function in self._functions.values():
             function.close()
         self.stop_alarms()
+        if self._door:
+            self._door.close()
         self.cloud.close()  # before the pollers are awaited: their requests end with it
         self.stop_schedules()
         self.stop_mappings()
@@ -291,6 +295,8 @@ class Sandbox:
             self.cloud.mirror(self.outputs["LakeBucket"], self._lake)
         for configuration in self.deployment.functions:
             self._functions[configuration.name] = Function(configuration, self._finished, self._logged)
+        self._door = Door(self.invoke)
+        self.cloud.open_door(self._door.server_port)
 
     def _function(self, name: str) -> Function:
         try:

@@ -15,8 +15,6 @@ import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
-from moto.awslambda.exceptions import InvalidParameterValueException
-from moto.awslambda.models import LambdaBackend, LambdaFunction
 from moto.core.common_models import BaseModel
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.s3.models import s3_backends
@@ -25,6 +23,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from tidelog_sandbox import lake, monitoring, parameter_store, permissions, queues, resources, topics
 from tidelog_sandbox.errors import SandboxError
 from tidelog_sandbox.faults import Disturbance, Faults
+from tidelog_sandbox.invocations import Asking
 from tidelog_sandbox.mending import mend
 from tidelog_sandbox.objects import AtomicWrites
 
@@ -38,11 +37,12 @@ def main() -> None:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     answers, sys.stdout = sys.stdout, sys.stderr  # nothing but answers on standard output
     server, faults = _server(conflicts=arguments.conflicts)
-    kept = _mend(f"http://127.0.0.1:{server.port}")
+    kept, asking = _mend(f"http://127.0.0.1:{server.port}"), Asking()
+    asking.install()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     _answer(answers, {"port": server.port, "resource_types": [model.__name__ for model in kept]})
     for line in sys.stdin:
-        _answer(answers, _obeyed(json.loads(line), faults))
+        _answer(answers, _obeyed(json.loads(line), faults, asking))
     os._exit(0)  # at once: requests under way have nobody to answer to
 
 
@@ -60,7 +60,6 @@ def _mend(endpoint: str) -> list[Any]:
     monitoring.install()
     parameter_store.install()
     _forget_instances()
-    _refuse_invocations()
     return list(resources.install(endpoint))
 
 
@@ -69,19 +68,7 @@ def _forget_instances() -> None:
     mend(BaseModel, "__new__", staticmethod(lambda cls, *_, **__: object.__new__(cls)))
 
 
-def _refuse_invocations() -> None:
-    """Run no function: moto would, in Docker. Here they run in the sandbox's own processes, or not at all."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise InvalidParameterValueException(
-            "The sandbox runs functions itself: use Sandbox.invoke, a mapped queue or a schedule"
-        )
-
-    mend(LambdaBackend, "invoke", refuse)
-    mend(LambdaFunction, "_invoke_lambda", refuse)
-
-
-def _obeyed(command: dict[str, Any], faults: Faults) -> dict[str, Any]:
+def _obeyed(command: dict[str, Any], faults: Faults, asking: Asking) -> dict[str, Any]:
     """Carry out a command and say what came of it."""
     try:
         match command:
@@ -89,6 +76,8 @@ def _obeyed(command: dict[str, Any], faults: Faults) -> dict[str, Any]:
                 lake.mirror(s3_backends[account]["aws"].get_bucket(name), Path(directory))
             case {"disturb": disturbance}:
                 faults.disturb(Disturbance(**disturbance))
+            case {"door": port}:
+                asking.port = port
             case {"calm": True}:
                 return {"struck": faults.calm()}
             case {"emails": first}:

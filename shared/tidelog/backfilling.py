@@ -40,6 +40,7 @@ class Backfilling:
         """Plan a backfill and send its chunks. A message that comes again finds the plan that it has led to.
 
         Raises:
+            UnknownTable: there is no such table.
             NotIngestible: nothing was ingested of the table yet.
             UnknownColumn: the table has no such column, or none that is a timestamp.
             TidelogError: why it could not be; nothing is planned, or all is.
@@ -48,6 +49,8 @@ class Backfilling:
         table, request = wanted.table_name, wanted.request or message.id
         state, _ = self._publisher.finish_last(table, seconds=seconds)
         if not state.horizon:
+            with self._source.open(table, seconds=seconds):
+                pass  # It is there, at least.
             reason = "nothing was ingested of it yet"
             raise NotIngestible("backfill", table, reason, "Wait for its first tick, which takes all of it")
         if message.tries > 1 and self._was_planned(table, state, request, message.first_seen):

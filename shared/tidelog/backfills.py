@@ -55,14 +55,14 @@ def divide(opened: Findable, wanted: Backfill, chunk_bytes: int) -> Division:
     if wanted.all:
         leaves = tuple(planned(leaf, leaf.size, chunk_bytes) for leaf in table.leaves)
         rows = sum(leaf.rows if leaf.rows >= 0 else int(leaf.size / leaf.width) for leaf in table.leaves)
-        return Division(rows, table.size, "all of it was asked for", tuple(leaf for leaf in leaves if leaf.chunks))
+        return Division(rows, table.size, "all rows", tuple(leaf for leaf in leaves if leaf.chunks))
     columns = _columns(table, wanted.column)
     span = Span(columns, wanted.since, wanted.until)
     dated = tuple((column, table.is_date(column)) for column in columns)
     window = Window(times=Times(dated, span.since, span.since, span.until))
     estimated = {leaf.oid: opened.estimate(leaf, window) for leaf in table.leaves}
     taken = {leaf.oid: min(leaf.size, estimated[leaf.oid] * leaf.width) for leaf in table.leaves}
-    asked = f"rows with {' or '.join(columns)} in [{span.since}, {span.until}) were asked for"
+    asked = f"rows with {' or '.join(columns)} in [{span.since}, {span.until})"
     rows, size = sum(estimated.values()), int(sum(taken.values()))
     if table.size <= chunk_bytes or all(column in leaf.indexed for column in columns for leaf in table.leaves):
         cuts = (

@@ -264,7 +264,7 @@ def _carried_on(before: State, what: PlanEvent) -> State:
     after, plans = before, continued(before.plans, what)
     match what:
         case Planned():
-            if what.kind != "backfill":
+            if what.kind != "backfill" and not what.instead:
                 after = _read(before, what.reading, schema=what.schema, sequential_id=before.sequential_id)
             begun = opened(what, before.offset + 1)
             plans = plans if begun.over else (*plans, begun)

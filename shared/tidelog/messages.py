@@ -18,6 +18,7 @@ VERSION = 1
 _GROUP = re.compile(r"""[A-Za-z0-9!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}""")
 _INGEST = '{"version":1,"type":"ingest","table":"public.orders"}'
 _BACKFILL = '{"version":1,"type":"backfill","table":"public.orders","from":"2024-01-01","to":"2024-02-01"}'
+_LONE = re.compile("[\ud800-\udfff]")
 _SHOWN = 80
 _LONGEST = "9999mo"
 _M = TypeVar("_M", bound="_Message")
@@ -137,7 +138,8 @@ def read(data: Mapping[str, Any]) -> Message:
     try:
         _ = message.table_name
     except ValueError as error:
-        raise _invalid("table", message.table, "is not a table name: write schema.table") from error
+        example = _INGEST if kind == "ingest" else _BACKFILL
+        raise _invalid("table", message.table, "is not a table name: write schema.table", example) from error
     return message
 
 
@@ -155,6 +157,8 @@ def _fields(data: Mapping[str, Any], kind: type[_M]) -> _M:
         if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
             words = {int: "must be a whole number", bool: "must be true or false"}.get(wanted, "must be text")
             raise _invalid(name, value, words, example)
+        if isinstance(value, str) and name != "table" and _LONE.search(value):
+            raise _invalid(name, value, "holds half a character", example)
     return msgspec.convert(dict(data), kind)
 
 

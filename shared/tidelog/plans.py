@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from tidelog.ranges import even
+from tidelog.ranges import even, length
 from tidelog.readings import Reading, Segment
 
 Kind = Literal["snapshot", "increment", "backfill"]
@@ -125,9 +125,9 @@ class Planned(msgspec.Struct, frozen=True, tag="planned", omit_defaults=True):
     def share(self, chunk: Chunk) -> int:
         """Return the part of the plan's bytes that a chunk is."""
         if chunk.leaf:
-            leaf = self.leaf(chunk.leaf)
-            return leaf.bytes * (chunk.end - chunk.first) // max(1, leaf.pages)
-        return self.bytes // max(1, self.chunks)
+            leaf, whole = self.leaf(chunk.leaf), sum(leaf.bytes for leaf in self.leaves)
+            return self.bytes * leaf.bytes * (chunk.end - chunk.first) // max(1, whole * leaf.pages)
+        return self.bytes * length(chunk.since, chunk.until) // length(self.cuts[0], self.cuts[-1])
 
     def numbers_of(self, oid: int) -> tuple[int, int]:
         """Return the first and the last number of a leaf's chunks."""

@@ -7,12 +7,15 @@ its midnight.
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 
 MOST_PIECES = 10_000
 
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(?:Z|[+-]\d\d(?::?\d\d)?)?)?", re.ASCII)
+_MOMENT = re.compile(
+    r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(?:Z|[+-](?:0\d|1[0-5])(?::?[0-5]\d)?)?)?", re.ASCII
+)
 _STEP = re.compile(r"(?P<count>[1-9]\d{0,3})(?P<unit>h|d|w|mo)", re.ASCII)
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
@@ -43,7 +46,7 @@ def check_order(since: str, until: str) -> None:
         ValueError: the end is not later than the begin.
     """
     if datetime.fromisoformat(until) <= datetime.fromisoformat(since):
-        raise ValueError(f"the range [{since}, {until}) is empty: its end, which is not part of it, must be the later")
+        raise ValueError(f"must be later than {since}, where the range begins")
 
 
 def steps(since: str, until: str, step: str) -> tuple[str, ...]:
@@ -69,11 +72,15 @@ def steps(since: str, until: str, step: str) -> tuple[str, ...]:
 
 def even(since: str, until: str, pieces: int) -> tuple[str, ...]:
     """Return the cuts that divide a range into so many pieces of one length, as far as microseconds allow."""
-    first, last = datetime.fromisoformat(since), datetime.fromisoformat(until)
-    microseconds = (last - first) // timedelta(microseconds=1)
+    first, microseconds = datetime.fromisoformat(since), length(since, until)
     pieces = max(1, min(pieces, microseconds, MOST_PIECES))
     inner = (first + timedelta(microseconds=microseconds * number // pieces) for number in range(1, pieces))
     return (since, *(cut.isoformat() for cut in inner), until)
+
+
+def length(since: str, until: str) -> int:
+    """Return the microseconds from one moment to another."""
+    return (datetime.fromisoformat(until) - datetime.fromisoformat(since)) // timedelta(microseconds=1)
 
 
 def whole_days(text: str) -> str:
@@ -82,7 +89,7 @@ def whole_days(text: str) -> str:
     day = found.date()
     if found.time() == time.min:
         return day.isoformat()
-    return (day + timedelta(days=1)).isoformat() if day < date.max else "infinity"
+    return (day + timedelta(days=1)).isoformat() if day < date.max else "10000-01-01"
 
 
 def _cuts(first: datetime, count: int, unit: str) -> Iterator[datetime | None]:
@@ -96,6 +103,5 @@ def _cuts(first: datetime, count: int, unit: str) -> Iterator[datetime | None]:
 
 def _month(first: datetime, months: int) -> datetime:
     year, month = divmod(first.year * 12 + first.month - 1 + months, 12)
-    following = datetime(year + month // 11, (month + 1) % 12 + 1, 1, tzinfo=UTC)
-    last = (following - timedelta(days=1)).day
+    last = monthrange(year, month + 1)[1]
     return first.replace(year=year, month=month + 1, day=min(first.day, last))

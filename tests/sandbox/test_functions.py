@@ -1,5 +1,6 @@
 """A function runs as in Lambda: in processes of its own, with its limits, and its failures are told apart."""
 
+import json
 import os
 import socket
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from tidelog_sandbox import Invocation, Sandbox, SandboxError
+from tidelog_sandbox.cloud import Cloud
 from tidelog_sandbox.functions import Function
 from tidelog_sandbox.runtime import FunctionConfiguration
 from tidelog_sandbox.runtime_api import RuntimeApi
@@ -269,8 +271,23 @@ def test_a_function_that_does_not_exist_is_named(sandbox: Sandbox) -> None:
         sandbox.invoke("nothing", {})
 
 
-def test_the_cloud_itself_runs_no_function(sandbox: Sandbox) -> None:
-    """It says who does."""
-    client: Any = sandbox.client("lambda")
-    with pytest.raises(Exception, match=r"use Sandbox\.invoke"):
-        client.invoke(FunctionName=sandbox.outputs["Plain"], Payload=b"{}")
+def test_a_cloud_without_a_sandbox_runs_no_function(cloud: Cloud) -> None:
+    """Nor does it say that one has run."""
+    client: Any = cloud.client("lambda")
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.invoke(FunctionName="nobody", Payload="{}")
+
+
+def test_a_client_invokes_a_function_as_on_aws(sandbox: Sandbox) -> None:
+    """By name or ARN; what it raises is in the payload, and a function that is not there is refused."""
+    client, name = sandbox.client("lambda"), sandbox.outputs["Plain"]
+    arn = client.get_function(FunctionName=name)["Configuration"]["FunctionArn"]
+    for function in (name, arn):
+        answer = client.invoke(FunctionName=function, Payload=json.dumps({"do": "tell"}))
+        assert "FunctionError" not in answer
+        assert json.load(answer["Payload"])["pid"]
+    failed = client.invoke(FunctionName=name, Payload=json.dumps({"do": "raise"}))
+    assert failed["FunctionError"] == "Unhandled"
+    assert json.load(failed["Payload"])["errorType"]
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.invoke(FunctionName="nobody", Payload="{}")

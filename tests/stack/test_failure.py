@@ -161,7 +161,7 @@ def test_a_locked_table_is_tried_again_and_again_then_moved_by_the_queue_and_sen
 
 POISON = {
     '{"version":1,"type":"backfill","table":"public.notes","from":"2024-02-01","to":"2024-01-01"}': (
-        "type 'backfill' must be one of ingest"
+        "to '2024-01-01' must be later than 2024-02-01T00:00:00+00:00"
     ),
     "{": "is not JSON",
     "[1,2]": "is not a JSON object",

@@ -1,0 +1,152 @@
+"""Waiting for backfills: each is followed through its ledger until it is over or a part lies in the dead letters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tidelog.deadletters import Letter
+from tidelog.errors import InvalidMessage
+from tidelog.ledger import Ledger
+from tidelog.messages import Backfill, ReadChunk, decode
+from tidelog.plans import ChunkRead, ChunksDropped, OpenPlan, Planned
+from tidelog.tables import TableName
+from tidelog_cli.output import live_bar, size
+from tidelog_cli.stack import Stack
+
+_POLL_SECONDS = 1.0
+_LETTERS_EVERY = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of a backfill.
+
+    Attributes:
+        table: the table.
+        plan: its plan's number; 0 where none was made.
+        rows: lines written.
+        bytes: their size in the lake, compressed.
+        reason: why not all was read; empty if all was.
+    """
+
+    table: str
+    plan: int
+    rows: int
+    bytes: int
+    reason: str = ""
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether all was read."""
+        return not self.reason
+
+    def __str__(self) -> str:
+        read = f"{self.table}: {self.rows:,} rows, {size(self.bytes)} in the lake"
+        return read if self.succeeded else f"{read}, and then: {self.reason}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return {
+            "table": self.table,
+            "plan": self.plan,
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "reason": self.reason or None,
+        }
+
+
+class _Followed:
+    """One backfill, as far as its ledger was read."""
+
+    def __init__(self, table: str, request: str, offset: int) -> None:
+        self.table = table
+        self.request = request
+        self._name = TableName.parse(table)
+        self._offset = offset
+        self.number = self.rows = self.bytes = 0
+        self.plan: OpenPlan | None = None
+        self.dropped = ""
+        self.over = False
+
+    def look(self, ledger: Ledger) -> None:
+        """Read what has happened since."""
+        for event in ledger.events(self._name, after=self._offset):
+            self._offset = event.offset
+            match event.what:
+                case Planned(request=self.request):
+                    self.number = event.offset
+                case Planned(instead=instead) if instead and instead.plan == self.number:
+                    self.number = event.offset  # from here on the rest of it is another plan's
+                case ChunkRead(plan=self.number, segment=segment) if segment:
+                    self.rows, self.bytes = self.rows + segment.rows, self.bytes + segment.bytes
+                case ChunksDropped(plan=self.number):
+                    self.dropped = event.what.reason
+            self.plan = event.state.plan(self.number)
+        self.over = self.number > 0 and self.plan is None
+
+    def is_about(self, letter: Letter) -> bool:
+        """Say whether a dead letter is a part of it."""
+        try:
+            message = decode(letter.body)
+        except InvalidMessage:
+            return False
+        if message.table_name != self._name:
+            return False
+        return (isinstance(message, ReadChunk) and message.plan == self.number) or (
+            isinstance(message, Backfill) and message.request == self.request
+        )
+
+    def ended(self, reason: str = "") -> Ended:
+        """Return what became of it."""
+        return Ended(self.table, self.number, self.rows, self.bytes, reason or self.dropped)
+
+
+def follow(stack: Stack, requests: Mapping[str, str], offsets: Mapping[str, int]) -> list[Ended]:
+    """Wait until backfills are over, with a bar on a terminal.
+
+    Args:
+        stack: the stack.
+        requests: id of each request, by table.
+        offsets: of the last event of each table before it was sent.
+    """
+    ledger, ended = stack.ledger, list[Ended]()
+    under_way = [_Followed(table, request, offsets[table]) for table, request in requests.items()]
+    with live_bar("reading") as show:
+        for turn in range(10**9):
+            for each in under_way:
+                each.look(ledger)
+            ended += [each.ended() for each in under_way if each.over]
+            under_way = [each for each in under_way if not each.over]
+            if turn % _LETTERS_EVERY == _LETTERS_EVERY - 1 and stack.dead_letters.count():
+                ended += (failed := _failed(stack, under_way)).values()
+                under_way = [each for each in under_way if each.table not in failed]
+            if not under_way:
+                break
+            show(*_progress(under_way))
+            time.sleep(_POLL_SECONDS)
+    return ended
+
+
+def _failed(stack: Stack, under_way: list[_Followed]) -> dict[str, Ended]:
+    failed = {}
+    with stack.dead_letters.opened() as letters:
+        for letter in letters:
+            for each in under_way:
+                if each.is_about(letter):
+                    why = letter.failure.reason if letter.failure else "a worker was killed each time"
+                    reason = f"{why} (tidelog dead-letters show {letter.id[:8]} --stack {stack.name})"
+                    failed[each.table] = each.ended(reason)
+    return failed
+
+
+def _progress(under_way: list[_Followed]) -> tuple[int, int, str]:
+    plans = [each.plan for each in under_way if each.plan]
+    if not plans:
+        return 0, 1, "waiting to be planned"
+    done, chunks = sum(plan.done_chunks for plan in plans), sum(plan.chunks for plan in plans)
+    done_bytes, total = sum(plan.done_bytes for plan in plans), sum(plan.bytes for plan in plans)
+    rows = sum(each.rows for each in under_way)
+    return done, chunks, f"{done:,} of {chunks:,} chunks, {size(done_bytes)} of {size(total)}, {rows:,} rows"
