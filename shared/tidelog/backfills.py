@@ -72,7 +72,8 @@ def divide(opened: Findable, wanted: Backfill, chunk_bytes: int) -> Division:
         )
         return Division(rows, size, asked, cuts=cuts, span=span)
     leaves = tuple(planned(leaf, max(taken[leaf.oid], leaf.bytes / LOOKING), chunk_bytes) for leaf in table.leaves)
-    reason = f"{asked}; no index leads to them all, so every page is looked through"
+    instead = f" in place of pieces of {wanted.step}" if wanted.step else ""
+    reason = f"{asked}; no index leads to them all, so every page is looked through{instead}"
     return Division(rows, table.bytes, reason, tuple(leaf for leaf in leaves if leaf.chunks), span=span)
 
 

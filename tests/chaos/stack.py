@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 from tests.chaos.plan import ROOT, Plan
 from tests.sandbox.conftest import taken
 from tests.tide import Database, Lake, Tide
+from tidelog.plans import ChunkRead, Planned
 from tidelog.tables import TableName
 from tidelog_sandbox import Invocation, Sandbox
 
@@ -138,6 +139,11 @@ def hold(tide: Tide, tables: Collection[str]) -> None:
         # A row that is older than a column has none in the lake, and NULL in the database.
         found = {key: {column: latest.get(key, {}).get(column) for column in row} for key, row in now.items()}
         assert found == now, table
+    hold_objects(tide, tables)
+
+
+def hold_objects(tide: Tide, tables: Collection[str]) -> None:
+    """Look at what else is there: nothing of other tables, nothing overwritten, no parameter too long."""
     keys = [key for folder in ("data/", "ledger/", "schema/") for key in tide.lake.keys(folder)]
     assert {key.split("/")[1] for key in keys} <= {TableName.parse(table).path for table in tables}
     versions = Counter(
@@ -149,3 +155,13 @@ def hold(tide: Tide, tables: Collection[str]) -> None:
     pages = tide.lake.ssm.get_paginator("get_parameters_by_path").paginate(Path=tide.lake.prefix, Recursive=True)
     parameters = [parameter["Value"] for page in pages for parameter in page["Parameters"]]
     assert all(len(value) < SUMMARY_BYTES for value in parameters), "Parameter Store takes 4096 bytes"
+
+
+def hold_chunks(tide: Tide, table: str) -> None:
+    """Hold that each plan of a table is over, each of its numbers read once, as where nobody alters the table."""
+    assert not tide.state(table).plans
+    events = tide.events(table)
+    for plan in (event for event in events if isinstance(event.what, Planned)):
+        whats = (event.what for event in events)
+        read = sorted(what.chunk.number for what in whats if isinstance(what, ChunkRead) and what.plan == plan.offset)
+        assert read == list(range(1, len(read) + 1))

@@ -3,44 +3,62 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.chaos.stack import SECONDS, Stack, deployed, hold
-from tests.conftest import CreateDatabase
+from tests.chaos.stack import SECONDS, Stack, deployed, hold, hold_chunks
 from tests.tide import Database
+from tidelog.plans import ChunkRead
 from tidelog_sandbox import Invocation
 
 TABLE = "public.t"
 EACH = 10
 AT_ONCE, FREE = 2, 3
+CHUNK_MEGABYTES = 0.125
+ROWS, CHUNKS, COPIES, INCREMENTS = 50_000, 16, 5, 2
 BODY = f'{{"version":1,"type":"ingest","table":"{TABLE}"}}'
 
 
-@pytest.fixture
-def stacks(create_database: CreateDatabase, tmp_path: Path) -> Iterator[tuple[Stack, Stack]]:
-    """Two deployments of the template; the second one's functions have the first one's lake."""
-    (tmp_path / "first").mkdir()
-    (tmp_path / "second").mkdir()
-    with create_database() as database, deployed(database, tmp_path / "first", conflicts=True) as first:
+@contextmanager
+def two_stacks(database: Database, directory: Path, environment: dict[str, str]) -> Iterator[tuple[Stack, Stack]]:
+    """Deploy the template twice; the second one's functions have the first one's lake. Nobody works off the queues."""
+    (directory / "first").mkdir()
+    (directory / "second").mkdir()
+    with deployed(database, directory / "first", environment=environment, conflicts=True) as first:
         [worker] = [each for each in first.sandbox.deployment.functions if each.name == first.worker]
         own = ("AWS_ENDPOINT_URL", "TIDELOG_BUCKET", "TIDELOG_PARAMETERS", "TIDELOG_DATABASE_SECRET")
-        shared = {name: worker.environment[name] for name in own}
-        with deployed(database, tmp_path / "second", environment=shared, stack="second") as second:
+        shared = environment | {name: worker.environment[name] for name in (*own, "TIDELOG_BACKFILL_QUEUE_URL")}
+        with deployed(database, directory / "second", environment=shared, stack="second") as second:
             yield first, second
 
 
-def write(database: Database, done: threading.Event) -> None:
+@pytest.fixture
+def stacks(database: Database, tmp_path: Path) -> Iterator[tuple[Stack, Stack]]:
+    """Two stacks on one lake."""
+    with two_stacks(database, tmp_path, {}) as stacks:
+        yield stacks
+
+
+@pytest.fixture
+def chunking_stacks(database: Database, tmp_path: Path) -> Iterator[tuple[Stack, Stack]]:
+    """Two stacks on one lake, to which a table of some pages is a large one."""
+    with two_stacks(database, tmp_path, {"TIDELOG_CHUNK_MEGABYTES": str(CHUNK_MEGABYTES)}) as stacks:
+        yield stacks
+
+
+def write(database: Database, done: threading.Event, rest: float = 0) -> None:
     """Insert and update, a transaction after the other."""
     with database.session() as session:
         for number in range(10**9):
-            if done.is_set():
+            if done.wait(rest):
                 return
             session.run(f"INSERT INTO t (id) VALUES ({number})")
             session.run(f"UPDATE t SET version = nextval('version') WHERE id = {number // 2}")
@@ -52,6 +70,11 @@ def outcome(invocation: Invocation) -> dict[str, Any]:
     records: list[dict[str, Any]] = [json.loads(line) for line in invocation.log if line.startswith("{")]
     [end] = [record for record in records if record.get("message") in ("run done", "run failed")]
     return end
+
+
+def chunk_body(plan: int, number: int) -> str:
+    """Return the message of a chunk."""
+    return f'{{"version":1,"type":"backfill","table":"{TABLE}","plan":{plan},"chunk":{number}}}'
 
 
 def test_of_twenty_workers_of_two_stacks_one_wins_each_offset(stacks: tuple[Stack, Stack]) -> None:
@@ -92,4 +115,60 @@ def test_of_twenty_workers_of_two_stacks_one_wins_each_offset(stacks: tuple[Stac
     assert all(end["error"] in ("Conflict", "StoreUnreachable") for end in failed), failed
     # One more run finishes what those that failed have left, and reads what was written last.
     assert outcome(stacks[1].work(BODY))["message"] == "run done"
+    hold(tide, [TABLE])
+
+
+def test_of_twenty_workers_of_two_stacks_one_wins_each_chunk(chunking_stacks: tuple[Stack, Stack]) -> None:
+    """Each chunk is given to five of them, in no order, and between the chunks all run the table, which is written."""
+    stacks = chunking_stacks
+    tide = stacks[0].tide
+    tide.run(
+        "CREATE SEQUENCE version",
+        "CREATE TABLE t (id int PRIMARY KEY, version bigint DEFAULT nextval('version'))",
+        f"INSERT INTO t SELECT -n FROM generate_series(1, {ROWS}) n",
+    )
+    assert outcome(stacks[0].work(BODY))["outcome"] == "planned"
+    [plan] = tide.state().plans
+    assert plan.chunks >= CHUNKS
+    bodies = [chunk_body(plan.number, number) for number in range(1, plan.chunks + 1)]
+    draw = random.Random(1)  # noqa: S311 - the same each time
+    given = [[BODY] * INCREMENTS for _ in range(2 * EACH)]
+    for body in bodies:
+        for messages in draw.sample(given, COPIES):
+            messages.append(body)
+    for messages in given:
+        draw.shuffle(messages)
+    done, barrier = threading.Event(), threading.Barrier(2 * EACH)
+
+    def work(stack: Stack, mine: list[str]) -> Iterator[dict[str, Any]]:
+        barrier.wait(SECONDS)
+        for body in mine:
+            yield outcome(stack.work(body))
+
+    with ThreadPoolExecutor(2 * EACH + 1) as pool:
+        writer = pool.submit(write, tide.database, done, 0.02)
+        workers = [pool.submit(list, work(stacks[place % 2], mine)) for place, mine in enumerate(given)]
+        try:
+            ends = [end for worker in workers for end in worker.result()]
+        finally:
+            done.set()
+        writer.result()
+    failed = [end for end in ends if end["message"] == "run failed"]
+    assert all(end["error"] in ("Conflict", "StoreUnreachable") for end in failed), failed
+    outcomes = Counter(end["outcome"] for end in ends if end["message"] == "run done")
+    assert set(outcomes) <= {"read", "ingested", "covered", "unchanged", "planned", "waiting"}, outcomes
+    assert outcomes["ingested"], outcomes
+    # Who says that it has read a chunk has; nobody has who says otherwise.
+    read = [end["segment"] for end in ends if end.get("outcome") == "read"]
+    committed = [event.segment.key for event in tide.events() if isinstance(event.what, ChunkRead) and event.segment]
+    assert len(set(read)) == len(read)
+    assert set(read) <= set(committed)
+    assert len(set(committed) - set(read)) <= len(failed)
+    # The messages of those that failed come again; what was written last may be so much that it is planned too.
+    rest = [*bodies, BODY]
+    while rest:
+        for body in rest:
+            assert outcome(stacks[1].work(body))["message"] == "run done"
+        rest = [chunk_body(each.number, number) for each in tide.state().plans for number in each.pending]
+    hold_chunks(tide, TABLE)
     hold(tide, [TABLE])

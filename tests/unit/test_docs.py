@@ -57,7 +57,10 @@ def test_the_readme_lists_every_command_and_no_other() -> None:
     commands = {
         f"tidelog {name}{f' {inner}' if inner else ''}"
         for name, command in root.commands.items()
-        for inner in (getattr(command, "commands", None) or [""])
+        for inner in [
+            "" if each.hidden else inner  # a hidden one is what the group itself does
+            for inner, each in (getattr(command, "commands", None) or {"": command}).items()
+        ]
     }
     table = README.split("## The command line")[1].split("##")[0]
     assert {
@@ -66,10 +69,11 @@ def test_the_readme_lists_every_command_and_no_other() -> None:
     } == commands
 
 
-def test_the_message_that_the_readme_sends_by_hand_is_one() -> None:
-    """The example is copied as it stands."""
-    [body] = re.findall(r"--message-body '(.+)'", README)
-    assert messages.decode(body).table == "public.orders"
+def test_the_messages_that_the_readme_sends_by_hand_are_such() -> None:
+    """They are copied as they stand; tests/stack/test_backfill.py sends them."""
+    ingest, backfill = (messages.decode(body) for body in re.findall(r"--message-body '(.+)'", README))
+    assert isinstance(ingest, messages.Ingest)
+    assert isinstance(backfill, messages.Backfill)
 
 
 def test_the_runbook_lists_every_alarm_and_every_metric() -> None:
@@ -90,13 +94,14 @@ def test_the_runbook_lists_every_alarm_and_every_metric() -> None:
     } == (emitted)
 
 
-def test_the_commands_of_the_runbook_are_there() -> None:
-    """With the options that it gives them."""
+def test_the_commands_of_the_documents_are_there() -> None:
+    """With the options that they give them."""
     root: Any = typer.main.get_command(app)
-    shown = re.findall(r"^    tidelog (\S+) (\S+)(.*)$", RUNBOOK, re.MULTILINE)
+    shown = re.findall(r"^    tidelog (\S+) (\S+)(.*)$", RUNBOOK + README, re.MULTILINE)
     assert shown
     for group, name, rest in shown:
-        command = root.commands[group].commands[name]
+        commands = root.commands[group].commands
+        command = commands.get(name) or commands["run"]
         options = {option for parameter in command.params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", rest)) <= options
 
