@@ -78,12 +78,11 @@ def run(
     """
     request = _request(tables, since, until, column, chunk, everything=everything)
     found = Stack.find(stack)
-    before = {table: _offset(found, TableName.parse(table)) for table in request["tables"]} if wait else {}
-    answer = found.ask({**request, "dry_run": dry_run})["backfills"]
-    rows = [{**each, **_cost(found, each)} for each in answer]
+    before = offsets(found, request["tables"]) if wait else {}
+    rows = ask(found, request, dry_run=dry_run)
     screen = console()
     if not as_json:
-        _show(screen, rows)
+        show(screen, rows)
         if dry_run:
             screen.print("A dry run: nothing was sent.")
         elif not wait:
@@ -201,9 +200,16 @@ def _table(text: str, hint: str = "TABLE") -> TableName:
         raise typer.BadParameter(str(error), param_hint=hint) from error
 
 
-def _offset(stack: Stack, table: TableName) -> int:
-    head = stack.ledger.head(table)
-    return head.offset if head else 0
+def ask(stack: Stack, request: Mapping[str, Any], *, dry_run: bool = False) -> list[dict[str, Any]]:
+    """Have backfills sent, or only checked; return what each takes."""
+    answer = stack.ask({**request, "dry_run": dry_run})["backfills"]
+    return [{**each, **_cost(stack, each)} for each in answer]
+
+
+def offsets(stack: Stack, tables: Iterable[str]) -> dict[str, int]:
+    """Return the offset of the newest event of tables."""
+    heads = {table: stack.ledger.head(TableName.parse(table)) for table in tables}
+    return {table: head.offset if head else 0 for table, head in heads.items()}
 
 
 def _cost(stack: Stack, answer: Mapping[str, Any]) -> dict[str, float]:
@@ -217,7 +223,8 @@ def _cost(stack: Stack, answer: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _show(screen: Console, rows: Iterable[Mapping[str, Any]]) -> None:
+def show(screen: Console, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print what backfills take."""
     lines = [
         (
             each["table"],

@@ -1,4 +1,4 @@
-"""`tidelog demo`: a shop's database, the real template on a local AWS, business, and what comes of failures."""
+"""`tidelog demo`: a shop's database, the real template on a local AWS, business, a large table, and failures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import typer
 from pg8000.native import Connection
 from rich.console import Console
 
+from tidelog_cli import archive
+from tidelog_cli.archive import Archive
 from tidelog_cli.local import deployed, run_tick
 from tidelog_cli.mishap import Mishap
 from tidelog_cli.output import console, show_tick
@@ -24,6 +26,7 @@ from tidelog_sandbox.postgres import Postgres
 _DATABASE = "totesys"
 _ROLE = "tidelog"
 _OF_A_LAKE = {"data", "ledger", "schema", "failures", ".tidelog"}
+_CHUNK = "8"  # MiB
 _MINUTE = 1.0
 """Seconds that a minute of a retry's rest, or of an alarm's period, lasts here."""
 
@@ -33,7 +36,7 @@ def demo(
         Path, typer.Option(file_okay=False, help="Folder for the demo's lake. It is emptied first.")
     ] = Path(".tidelog/demo"),
 ) -> None:
-    """Ingest a shop's database on this machine: everything, then what changed, then what two failures held up."""
+    """Ingest a shop's database on this machine: everything, what changed, a large table, what failures held up."""
     screen = console()
     started = time.monotonic()
     _empty(lake)
@@ -42,7 +45,7 @@ def demo(
         address = _open_shop(server)
         screen.print("Deploying template.yaml on this machine: Lambda, SQS, S3, Parameter Store …")
         with (
-            deployed(address, lake, RetrySeconds=f"{_MINUTE:g}", LockSeconds="1") as sandbox,
+            deployed(address, lake, RetrySeconds=f"{_MINUTE:g}", LockSeconds="1", ChunkMegabytes=_CHUNK) as sandbox,
             _connected(server) as owner,
             _connected(server) as migration,
         ):
@@ -54,9 +57,13 @@ def demo(
             screen.print("\n[bold]Tick 2[/bold]: only what changed")
             second = run_tick(sandbox, "tick 2")
             show_tick(screen, second)
+            screen.print(f"\nThe shop takes over an archive: {archive.ROWS:,} rows in one go. And business goes on.")
+            archive.import_archive(owner, _ROLE)
             _do_business(screen, owner, seed=2)
+            whole = Archive(screen, sandbox, owner).run()
+            _do_business(screen, owner, seed=3)
             healed = Mishap(screen, sandbox, owner, migration, role=_ROLE, lake=lake).run()
-    if not (first.complete and second.complete and healed):
+    if not (first.complete and second.complete and whole and healed):
         raise typer.Exit(1)
     _show_lake(screen, lake, second)
     screen.print(f"\nDone in {time.monotonic() - started:.0f} s.")

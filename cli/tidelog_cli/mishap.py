@@ -1,4 +1,4 @@
-"""The third act of the demo: two tables can't be read, and how that is noticed, mended and made up for."""
+"""The fourth act of the demo: two tables can't be read, and how that is noticed, mended and made up for."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Mishap:
         self._owner.run(f"REVOKE SELECT ON {_FORBIDDEN} FROM {self._role}")
         self._migration.run(f"BEGIN; LOCK TABLE {_LOCKED} IN ACCESS EXCLUSIVE MODE")
         self._screen.print(
-            "\n[bold]Tick 3[/bold]: two tables can't be read (what would rest for minutes rests for seconds here)"
+            "\n[bold]Tick 4[/bold]: two tables can't be read (what would rest for minutes rests for seconds here)"
         )
         self._sandbox.invoke(self._sandbox.outputs["SchedulerFunction"], {})
         self._sandbox.wait_until_idle(_SECONDS)

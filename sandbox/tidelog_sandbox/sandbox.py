@@ -118,6 +118,11 @@ class Sandbox:
         return self.deployment.outputs
 
     @property
+    def parameters(self) -> Mapping[str, str]:
+        """The parameters that it was deployed with, but for those with their default."""
+        return self._parameters
+
+    @property
     def functions(self) -> Mapping[str, Function]:
         """The functions, by name."""
         return self._functions

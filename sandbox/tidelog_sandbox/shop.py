@@ -126,6 +126,23 @@ def _move_in(connection: Connection, number: int, at: str) -> int:
     )
 
 
+def import_visits(connection: Connection, number: int) -> None:
+    """Take over an archive: a table of so many visits of the shop's pages, in one go."""
+    connection.run(
+        "CREATE TABLE visit (visit_id int PRIMARY KEY, page text, referrer text, seconds int, created_at timestamptz, "
+        "last_updated timestamptz)"
+    )
+    _count(
+        connection,
+        f"""
+        INSERT INTO visit
+        SELECT g, '/designs/' || 1 + g % {_DESIGNS} || '?session=' || md5(g::text),
+               'https://search.example.com/?q=' || md5((g % 997)::text), g * 7 % 600, at, at
+        FROM (SELECT g, {_START} + g * interval '3 min' AS at FROM generate_series(1, {number}) g)
+        """,
+    )
+
+
 def _sign(connection: Connection, number: int, at: str) -> int:
     """Take on counterparties; the newest one resides at the newest address."""
     person = f"{_one_of(_FIRST_NAMES)} || ' ' || {_one_of(_LAST_NAMES)}"

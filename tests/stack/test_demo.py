@@ -9,18 +9,23 @@ from pathlib import Path
 from tests.stack.command import TIDELOG, environment
 
 
-def test_each_tick_has_only_the_changed_rows_and_failures_are_made_up_for(tmp_path: Path) -> None:
-    """The rows of the second tick are those that the shop has written; so are those of the third with the redrive."""
+def test_each_tick_has_only_the_changed_rows_and_what_is_large_or_fails_comes_too(tmp_path: Path) -> None:
+    """The rows of each tick are those that the shop has written, with chunks and with the redrive."""
     command = [TIDELOG, "demo", "--lake", str(tmp_path / "lake")]
     result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    first, second, third = result.stdout.split("The shop does business. Rows written: ")
+    first, second, third, fourth = result.stdout.split("The shop does business. Rows written: ")
     assert len(_rows(first)) == 11
     assert sum(_rows(first).values()) > 100_000
     assert _rows(second) == _written(second)
     assert "unchanged: " in second
-    tick, _, mended = third.partition("$ tidelog dead-letters redrive")
-    assert _rows(tick) | _rows(mended) == _written(third)
+    tick, _, again = third.partition("$ tidelog backfill")
+    assert _rows(tick.partition("bytes   sequential id")[2]) == {**_written(third), "visit": 250_000}
+    assert len(re.findall(r"public\.visit: chunk \d+ of \d+", tick)) >= 4
+    [rows] = re.findall(r"public\.sales_order: ([\d,]+) rows, .* in the lake", again)
+    assert int(rows.replace(",", "")) > 100
+    tick, _, mended = fourth.partition("$ tidelog dead-letters redrive")
+    assert _rows(tick) | _rows(mended) == _written(fourth)
     assert set(_rows(mended)) == {"staff", "design"}
     assert '{"' in mended
     assert sorted(path.name for path in (tmp_path / "lake").iterdir() if path.name[0] != ".") == [
