@@ -154,10 +154,11 @@ class Chunking:
         return last, segment
 
     def _check(self, opened: OpenTable, task: _Task) -> None:
-        """Do nothing where the plan's horizon means the same to the database that answers as to the one before.
+        """Do nothing where the plan means the same to the database that answers as to the one before.
 
         Raises:
-            DatabaseChanged, ReplicaBehind: it does not.
+            DatabaseChanged, ReplicaBehind: its horizon does not.
+            _GoneError: a column that it is about is gone.
         """
         if found := find_break(task.state, opened.snapshot, opened.table):
             raise _changed(task.table, found.reason)
@@ -166,6 +167,10 @@ class Chunking:
             if opened.snapshot.standby:
                 raise ReplicaBehind("read", task.table, reason, "It is tried again; read from one server if this stays")
             raise _changed(task.table, reason)
+        columns = set(task.plan.span.columns if task.plan.span else ()) - set(opened.table.times)
+        if columns:
+            reason = f"it has no timestamp column {' or '.join(sorted(columns))} any more"
+            raise _GoneError(lambda: self._drop(task, ((1, task.open.chunks),), reason))
 
     def _check_leaf(self, opened: OpenTable, task: _Task) -> None:
         """Do nothing where the chunk's relation has its rows where they were.

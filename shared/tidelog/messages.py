@@ -157,6 +157,8 @@ def _fields(data: Mapping[str, Any], kind: type[_M]) -> _M:
         if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
             words = {int: "must be a whole number", bool: "must be true or false"}.get(wanted, "must be text")
             raise _invalid(name, value, words, example)
+        if name in ("plan", "chunk") and value < 1:
+            raise _invalid(name, value, "must be 1 or greater", example)
         if isinstance(value, str) and name != "table" and _LONE.search(value):
             raise _invalid(name, value, "holds half a character", example)
     return msgspec.convert(dict(data), kind)

@@ -256,9 +256,7 @@ def _after(plan: OpenPlan, what: PlanEvent) -> OpenPlan:
 def _done(plan: OpenPlan, chunks: Numbers, more: tuple[Chunk, ...] = ()) -> OpenPlan:
     done = joined((*plan.done, *chunks))
     pieces = tuple(
-        piece
-        for piece in (*plan.pieces, *more)
-        if not any(first <= piece.number <= last for first, last in chunks) or piece in more
+        piece for piece in (*plan.pieces, *more) if not any(first <= piece.number <= last for first, last in chunks)
     )
     return msgspec.structs.replace(
         plan,

@@ -119,11 +119,7 @@ def _wanted(asked: Mapping[str, Any]) -> tuple[list[Backfill], bool]:
     elif "table" in fields or not isinstance(tables, list) or not tables:
         reason = f"tables {tables!r} must be a list of names, and the only one beside no table"
         raise InvalidMessage("read", "the request", reason, 'Send for example "tables": ["public.orders"]')
-    wanted = [read({**fields, "table": table}) for table in dict.fromkeys(map(_hashable, tables))]
+    wanted = list({one.table: one for one in (read({**fields, "table": table}) for table in tables)}.values())
     if not all(isinstance(one, Backfill) for one in wanted):
         raise InvalidMessage("read", "the request", "it is no backfill", "Give from and to, or all")
     return [one for one in wanted if isinstance(one, Backfill)], dry
-
-
-def _hashable(value: Any) -> Any:
-    return value if isinstance(value, str) else repr(value)

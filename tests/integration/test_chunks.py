@@ -12,7 +12,8 @@ from tests.faults import COMMIT, PUBLISH, KilledError, Process, refusal
 from tests.tide import LIMITS, SECONDS, Tide
 from tidelog.chunking import Chunking
 from tidelog.errors import DatabaseChanged, StoreUnreachable
-from tidelog.messages import Message, ReadChunk
+from tidelog.letters import Received
+from tidelog.messages import Message, ReadChunk, decode
 from tidelog.plans import ChunkRead, ChunksDropped, ChunkSplit, Planned
 from tidelog.tables import TableName
 
@@ -191,6 +192,22 @@ def test_a_table_created_anew_ends_its_plan_with_a_new_timeline(large: Tide) -> 
         large.read_chunks(messages[:1])
     assert large.ingest(limits=SMALL).outcome == "snapshotted"
     assert {run.outcome for run in large.read_chunks(messages)} == {"covered"}
+
+
+def test_a_column_that_is_gone_ends_the_backfill_that_is_about_it(large: Tide) -> None:
+    """The rows are still there: it can be asked for again, by the new name."""
+    large.ingest()
+    wanted = decode(
+        '{"version":1,"type":"backfill","table":"public.t","from":"2020-01-01","to":"2040-01-01","step":"10mo"}'
+    )
+    message = Received("m", "r", "", "backfill.fifo", "g", 1, "2026-11-23T12:00:00+00:00")
+    large.jobs().do(wanted, message, seconds=SECONDS)
+    large.run("ALTER TABLE t RENAME created_at TO inserted_at")
+    outcomes = [run.outcome for run in large.read_chunks()]
+    assert outcomes[:2] == ["dropped", "covered"]
+    [dropped] = [event.what for event in large.events() if isinstance(event.what, ChunksDropped)]
+    assert dropped.reason == "it has no timestamp column created_at any more"
+    assert not large.state().plans
 
 
 PARTED = (

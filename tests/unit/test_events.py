@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tidelog import events
@@ -22,6 +22,20 @@ from tidelog.events import (
     Supplied,
     TimelineStarted,
     What,
+)
+from tidelog.plans import (
+    Chunk,
+    ChunkRead,
+    ChunksDropped,
+    ChunkSplit,
+    Dropped,
+    Enqueued,
+    OpenPlan,
+    PlanEvent,
+    Planned,
+    PlannedLeaf,
+    Span,
+    joined,
 )
 from tidelog.readings import LeafReading, Reading, Segment, deltas, undelta
 from tidelog.windows import Database
@@ -58,6 +72,61 @@ READINGS = st.builds(
     timestamp=MAYBE,
     next_bound=MAYBE,
 )
+NUMBERS = st.integers(1, 30)
+CHUNKS = st.builds(
+    Chunk,
+    number=NUMBERS,
+    leaf=OIDS,
+    first=st.integers(0, 2**32),
+    end=st.integers(0, 2**32),
+    depth=st.integers(0, 5),
+) | st.builds(Chunk, number=NUMBERS, since=TEXT, until=TEXT, depth=st.integers(0, 5))
+RANGES = st.lists(st.tuples(NUMBERS, st.integers(0, 5)), max_size=3).map(
+    lambda pairs: joined((first, first + more) for first, more in pairs)
+)
+PLANNED_LEAVES = st.builds(
+    PlannedLeaf, oid=OIDS, name=TEXT, filenode=OIDS, pages=XIDS, chunks=st.integers(1, 9), bytes=XIDS
+)
+SPANS = st.builds(Span, columns=st.lists(TEXT, max_size=2).map(tuple), since=TEXT, until=TEXT)
+KINDS = st.sampled_from(["snapshot", "increment", "backfill"])
+PLANS = st.integers(1, 3)
+"""Numbers of plans: few, so that events meet the plans that are open."""
+
+
+def planned(
+    kinds: st.SearchStrategy[str] = KINDS, instead: st.SearchStrategy[Dropped | None] | None = None
+) -> st.SearchStrategy[Planned]:
+    """Draw plans."""
+    return st.builds(
+        Planned,
+        kind=kinds,
+        reason=TEXT,
+        reading=READINGS,
+        schema=TEXT,
+        leaves=st.lists(PLANNED_LEAVES, max_size=3).map(tuple),
+        cuts=st.lists(TEXT, max_size=3).map(tuple),
+        span=st.none() | SPANS,
+        bytes=XIDS,
+        request=TEXT,
+        instead=st.none() | DROPPED if instead is None else instead,
+    )
+
+
+DROPPED = st.builds(Dropped, plan=PLANS, chunks=RANGES)
+OPEN_PLANS = st.builds(
+    OpenPlan,
+    number=PLANS,
+    kind=KINDS,
+    horizon=XIDS,
+    chunks=st.integers(40, 50),
+    bytes=XIDS,
+    done=RANGES,
+    done_bytes=XIDS,
+    rows=XIDS,
+    pieces=st.lists(CHUNKS, max_size=3).map(tuple),
+    sent=st.booleans(),
+    request=TEXT,
+)
 PASTS = st.dictionaries(OIDS, st.builds(Past, horizon=XIDS, ahead=AHEAD), max_size=3)
 STATES = st.builds(
     State,
@@ -74,6 +143,14 @@ STATES = st.builds(
     leaves=st.lists(st.integers(1, 9), max_size=4, unique=True).map(tuple),
     past=PASTS,
     schema=MAYBE,
+    plans=st.lists(OPEN_PLANS, max_size=3, unique_by=lambda plan: plan.number).map(tuple),
+)
+PLAN_EVENTS: st.SearchStrategy[PlanEvent] = st.one_of(
+    planned(),
+    st.builds(Enqueued, plan=PLANS),
+    st.builds(ChunkRead, plan=PLANS, chunk=CHUNKS, bytes=XIDS, segment=st.none() | SEGMENTS, rest=st.none() | CHUNKS),
+    st.builds(ChunkSplit, plan=PLANS, chunk=NUMBERS, halves=st.tuples(CHUNKS, CHUNKS)),
+    st.builds(ChunksDropped, plan=PLANS, chunks=RANGES, reason=TEXT, leaf=st.integers(0, 9)),
 )
 WHATS: st.SearchStrategy[What] = st.one_of(
     st.builds(Snapshotted, segment=SEGMENTS, reading=READINGS),
@@ -83,6 +160,7 @@ WHATS: st.SearchStrategy[What] = st.one_of(
     st.builds(SchemaChanged, schema=TEXT, difference=TEXT),
     st.builds(TimelineStarted, timeline=st.integers(2, 9), reason=TEXT, database=DATABASES, resume=st.none() | STATES),
     st.builds(Remade, of=st.integers(1, 10**6), segment=SEGMENTS),
+    PLAN_EVENTS,
 )
 
 
@@ -140,6 +218,7 @@ def test_a_reading_moves_the_window(before: State, reading: Reading, segment: Se
         assert (state.bound, state.read_at) == (reading.next_bound, reading.read_at)
         assert (state.database, state.oid) == (reading.database, reading.oid)
         assert state.leaves == tuple(leaf.oid for leaf in reading.leaves)
+        assert state.plans == before.plans
 
 
 @given(STATES, READINGS)
@@ -150,6 +229,59 @@ def test_a_relation_that_goes_is_remembered_until_it_comes_back(before: State, r
     assert set(state.past) == (set(before.past) | set(before.leaves)) - now
     for oid, past in state.past.items():
         assert past == (Past(before.horizon, before.ahead) if oid in before.leaves else before.past[oid])
+
+
+@given(STATES, planned(st.sampled_from(["snapshot", "increment"]), st.none()))
+def test_a_large_reading_moves_the_window_at_once(before: State, what: Planned) -> None:
+    """As the same reading in one piece does, though its chunks are still to be read: increments go on meanwhile."""
+    state, moved = events.fold(before, what), events.fold(before, Advanced(what.reading))
+    assert msgspec.structs.replace(state, plans=before.plans) == msgspec.structs.replace(moved, schema=what.schema)
+    assert [plan.number for plan in state.plans[len(before.plans) :]] == [before.offset + 1] * (what.chunks > 0)
+
+
+def is_reading(what: PlanEvent) -> bool:
+    """Say whether an event plans a snapshot or an increment: the window moves at once, its chunks follow."""
+    return isinstance(what, Planned) and what.kind != "backfill" and what.instead is None
+
+
+@given(STATES, PLAN_EVENTS)
+def test_a_backfill_never_moves_the_watermark_or_the_sequential_id(before: State, what: PlanEvent) -> None:
+    """Nor does any other event on a plan: where the next window starts is left alone, by one planned again, too."""
+    assume(not is_reading(what))
+    state = events.fold(before, what)
+    moved: dict[str, Any] = {"offset": before.offset + 1, "plans": state.plans}
+    if isinstance(what, ChunksDropped) and what.leaf:
+        moved["leaves"] = tuple(oid for oid in before.leaves if oid != what.leaf)
+        moved["past"] = {oid: past for oid, past in before.past.items() if oid != what.leaf}
+    assert state == msgspec.structs.replace(before, **moved)
+
+
+@given(STATES, PLAN_EVENTS)
+def test_an_event_on_a_plan_leaves_the_other_plans_alone(before: State, what: PlanEvent) -> None:
+    """Each is found by its number, as long as it is open."""
+    state = events.fold(before, what)
+    of = what.plan if not isinstance(what, Planned) else what.instead.plan if what.instead else 0
+    assert [plan for plan in state.plans if plan.number not in (of, before.offset + 1)] == [
+        plan for plan in before.plans if plan.number not in (of, before.offset + 1)
+    ]
+    assert all(state.plan(plan.number) is not None and not plan.over for plan in state.plans)
+
+
+@given(STATES, st.integers(2, 9), DATABASES)
+def test_a_timeline_from_nothing_drops_the_plans(before: State, timeline: int, database: Database) -> None:
+    """Everything is read again anyhow."""
+    assert events.fold(before, TimelineStarted(timeline, "why", database, None)).plans == ()
+
+
+@given(STATES, st.integers(2, 9), DATABASES, STATES)
+def test_a_timeline_that_resumes_reads_plans_on_below_the_earlier_horizon(
+    before: State, timeline: int, database: Database, resume: State
+) -> None:
+    """What lies above it is in the next window; those that were open then may be over by now."""
+    state = events.fold(before, TimelineStarted(timeline, "why", database, resume))
+    assert [plan.number for plan in state.plans] == [plan.number for plan in before.plans]
+    for plan, was in zip(state.plans, before.plans, strict=True):
+        assert plan == msgspec.structs.replace(was, horizon=min(was.horizon, resume.horizon))
 
 
 @given(STATES, st.integers(2, 9), DATABASES, st.none() | STATES)
@@ -188,10 +320,10 @@ def test_other_events_leave_the_window_where_it_is(before: State, segment: Segme
 
 @given(STATES, WHATS)
 def test_an_event_gives_out_its_segment_and_its_reading(before: State, what: What) -> None:
-    """None where it has none."""
+    """None where it has none, and where what it speaks of is still to be read."""
     event = after(before, what)
     assert event.segment == getattr(what, "segment", None)
-    assert event.reading == getattr(what, "reading", None)
+    assert event.reading == (None if isinstance(what, Planned) else getattr(what, "reading", None))
 
 
 @given(st.lists(XIDS))
