@@ -34,7 +34,8 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	$(BIN)/python benchmarks/first_snapshot.py
+	$(BIN)/python -m benchmarks.first_snapshot
+	$(BIN)/python -m benchmarks.incremental
 
 $(READY): pyproject.toml constraints.txt tools/make-venv
 	@sh tools/make-venv .venv
