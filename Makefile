@@ -11,7 +11,7 @@ help:
 	@echo "make lint    ruff, mypy, cfn-lint, sam validate"
 	@echo "make setup   only make .venv with .venv/bin/tidelog"
 	@echo "make format  format the code"
-	@echo "make bench   measure against psql"
+	@echo "make bench   measure: a first snapshot against psql, increments against the size of the table"
 	@echo "make clean   remove what the others made"
 
 demo: $(READY)
