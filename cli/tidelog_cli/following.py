@@ -66,8 +66,9 @@ class _Followed:
         self.request = request
         self._name = TableName.parse(table)
         self._offset = offset
-        self.number = self.rows = self.bytes = 0
-        self.plan: OpenPlan | None = None
+        self.numbers: list[int] = []
+        self.rows = self.bytes = 0
+        self.plans: list[OpenPlan] = []
         self.dropped = ""
         self.over = False
 
@@ -77,15 +78,15 @@ class _Followed:
             self._offset = event.offset
             match event.what:
                 case Planned(request=self.request):
-                    self.number = event.offset
-                case Planned(instead=instead) if instead and instead.plan == self.number:
-                    self.number = event.offset  # from here on the rest of it is another plan's
-                case ChunkRead(plan=self.number, segment=segment) if segment:
+                    self.numbers.append(event.offset)
+                case Planned(instead=instead) if instead and instead.plan in self.numbers:
+                    self.numbers.append(event.offset)
+                case ChunkRead(plan=number, segment=segment) if segment and number in self.numbers:
                     self.rows, self.bytes = self.rows + segment.rows, self.bytes + segment.bytes
-                case ChunksDropped(plan=self.number):
-                    self.dropped = event.what.reason
-            self.plan = event.state.plan(self.number)
-        self.over = self.number > 0 and self.plan is None
+                case ChunksDropped(plan=number, reason=reason) if number in self.numbers:
+                    self.dropped = reason
+            self.plans = [plan for plan in event.state.plans if plan.number in self.numbers]
+        self.over = bool(self.numbers) and not self.plans
 
     def is_about(self, letter: Letter) -> bool:
         """Say whether a dead letter is a part of it."""
@@ -95,13 +96,13 @@ class _Followed:
             return False
         if message.table_name != self._name:
             return False
-        return (isinstance(message, ReadChunk) and message.plan == self.number) or (
+        return (isinstance(message, ReadChunk) and message.plan in self.numbers) or (
             isinstance(message, Backfill) and message.request == self.request
         )
 
     def ended(self, reason: str = "") -> Ended:
         """Return what became of it."""
-        return Ended(self.table, self.number, self.rows, self.bytes, reason or self.dropped)
+        return Ended(self.table, self.numbers[0] if self.numbers else 0, self.rows, self.bytes, reason or self.dropped)
 
 
 def follow(stack: Stack, requests: Mapping[str, str], offsets: Mapping[str, int]) -> list[Ended]:
@@ -143,7 +144,7 @@ def _failed(stack: Stack, under_way: list[_Followed]) -> dict[str, Ended]:
 
 
 def _progress(under_way: list[_Followed]) -> tuple[int, int, str]:
-    plans = [each.plan for each in under_way if each.plan]
+    plans = [plan for each in under_way for plan in each.plans]
     if not plans:
         return 0, 1, "waiting to be planned"
     done, chunks = sum(plan.done_chunks for plan in plans), sum(plan.chunks for plan in plans)

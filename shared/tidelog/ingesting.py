@@ -93,7 +93,10 @@ class Ingestion:
 
     def _run(self, table: TableName, deadline: float, quiet: Quiet | None) -> Run:
         state, known = self._publisher.finish_last(table, seconds=deadline - time.monotonic())
-        base = _Base(self._dispatch.send_unsent(table, state, finished=state.offset), known, state.offset)
+        if self._dispatch.send_unsent(table, state, finished=state.offset) is not state:
+            # Chunks may have been committed in between, and not be published.
+            state, known = self._publisher.finish_last(table, seconds=deadline - time.monotonic())
+        base = _Base(state, known, state.offset)
         with ExitStack() as uncommitted:
             with self._source.open(table, seconds=deadline - time.monotonic()) as opened:
                 base = replace(base, state=self._settle(opened, base))

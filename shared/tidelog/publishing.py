@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from tidelog.errors import UnreadableData
+from tidelog.errors import Conflict, UnreadableData
 from tidelog.events import Event, Remade, State
 from tidelog.lake import read_segment_key
 from tidelog.ledger import Ledger, OffsetTakenError
@@ -17,6 +17,8 @@ from tidelog.readings import Segment
 from tidelog.segment import Segments, UploadGoneError
 from tidelog.source import OpenTable, Source
 from tidelog.tables import TableName
+
+_ATTEMPTS = 5
 
 
 class Publisher:
@@ -44,7 +46,19 @@ class Publisher:
 
         Returns:
             The state to go on from, up to whose offset all is published; and the summary as it was found.
+
+        Raises:
+            Conflict: other workers make the same segment again, and were faster each time.
+            TidelogError: as it says.
         """
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._finish(table, seconds)
+            except OffsetTakenError:
+                continue  # Somebody else has made a lost segment again, or there are newer events: look once more.
+        raise Conflict("publish", table, f"other workers took the offset {_ATTEMPTS} times", "It is tried again")
+
+    def _finish(self, table: TableName, seconds: float) -> tuple[State, Summary | None]:
         known = self._summary(table)
         head = self._ledger.head(table, known.offset if known else 0)
         if known and known.offset > (head.offset if head else 0):
@@ -58,7 +72,9 @@ class Publisher:
             if event.offset - 1 <= published:
                 break
             event = self._ledger.read(table, event.offset - 1)
-        self._parameters.project(table, state, known, self._now())
+        # When the table was read last is another matter: this may be a chunk's run.
+        read_at = datetime.fromisoformat(known.checked_at) if known and known.checked_at else self._now()
+        self._parameters.project(table, state, known, read_at)
         return state, known
 
     def publish(self, table: TableName, event: Event, known: Summary | None, *, after: State, seconds: float) -> None:

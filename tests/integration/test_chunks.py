@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -365,3 +366,41 @@ def test_a_bound_after_a_plan_lies_before_what_was_running(large: Tide) -> None:
         assert large.ingest(limits=bounded).rows == 1
         session.run("ROLLBACK")
     assert large.values("id") == [*range(1, 1001), 2000]
+
+
+def test_a_chunk_committed_while_messages_are_noted_is_published(large: Tide) -> None:
+    """Its worker dies before it can; the run that has noted the messages must not take all for published."""
+    killed = Process()
+    killed.at("after", COMMIT, killed.kill)
+    with pytest.raises(KilledError):
+        large.ingest(limits=SMALL, s3=killed.client(large.lake.s3))
+    [plan] = large.state().plans
+    large.run("UPDATE t SET v = 1 WHERE id = 1")
+
+    def commit_a_chunk() -> None:
+        dying = Process()
+        dying.at("before", PUBLISH, dying.kill)
+        message = ReadChunk(version=1, type="backfill", table="public.t", plan=plan.number, chunk=1)
+        with pytest.raises(KilledError):
+            large.read_chunks([message], s3=dying.client(large.lake.s3), source=large.database.source())
+
+    process = Process()
+    process.at("before", COMMIT, commit_a_chunk)
+    assert large.ingest(limits=SMALL, s3=process.client(large.lake.s3)).rows == 1
+    large.check()
+    finish(large)
+    whole(large)
+
+
+def test_a_chunk_does_not_make_a_table_fresh(large: Tide) -> None:
+    """When its increments were read last is what the alarm on stale tables goes by."""
+    messages = plan(large)
+    before = large.parameters.read(NAME)
+    later = datetime.now(UTC) + timedelta(days=1)
+    large.now = lambda: later
+    large.read_chunks(messages)
+    after = large.parameters.read(NAME)
+    assert before
+    assert after
+    assert after.offset > before.offset
+    assert after.checked_at == before.checked_at
