@@ -87,7 +87,8 @@ def run(
             screen.print("A dry run: nothing was sent.")
         elif not wait:
             screen.print(f"Sent. How far it is: tidelog backfill list --stack {found.name}", markup=False)
-    done = follow(found, {each["table"]: each["request"] for each in rows}, before) if wait and not dry_run else []
+    sent = {each["table"]: each["request"] for each in rows if each["chunks"]}
+    done = follow(found, sent, before) if wait and not dry_run else []
     if as_json:
         typer.echo(json.dumps({"backfills": rows, "done": [each.as_json() for each in done]}, indent=1))
     for each in done:
@@ -165,9 +166,8 @@ def _request(
     Raises:
         typer.BadParameter: an option makes no sense.
     """
-    for table in tables:
-        _table(table)
-    request: dict[str, Any] = {"version": VERSION, "type": "backfill", "tables": list(dict.fromkeys(tables))}
+    names = list(dict.fromkeys(str(_table(table)) for table in tables))
+    request: dict[str, Any] = {"version": VERSION, "type": "backfill", "tables": names}
     if everything:
         if since or until or chunk or column != "both":
             raise typer.BadParameter("--all leaves no place for a range or a column", param_hint="--all")

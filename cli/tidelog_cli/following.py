@@ -9,6 +9,7 @@ from typing import Any
 
 from tidelog.deadletters import Letter
 from tidelog.errors import InvalidMessage
+from tidelog.events import TimelineStarted
 from tidelog.ledger import Ledger
 from tidelog.messages import Backfill, ReadChunk, decode
 from tidelog.plans import ChunkRead, ChunksDropped, OpenPlan, Planned
@@ -84,6 +85,8 @@ class _Followed:
                 case ChunkRead(plan=number, segment=segment) if segment and number in self.numbers:
                     self.rows, self.bytes = self.rows + segment.rows, self.bytes + segment.bytes
                 case ChunksDropped(plan=number, reason=reason) if number in self.numbers:
+                    self.dropped = reason
+                case TimelineStarted(resume=None, reason=reason) if self.plans:
                     self.dropped = reason
             self.plans = [plan for plan in event.state.plans if plan.number in self.numbers]
         self.over = bool(self.numbers) and not self.plans

@@ -23,6 +23,7 @@ from tidelog.plans import (
     ChunksDropped,
     ChunkSplit,
     Dropped,
+    Numbers,
     OpenPlan,
     Planned,
     PlannedLeaf,
@@ -33,6 +34,7 @@ from tidelog.runs import Outcome, Run
 from tidelog.segment import Upload
 from tidelog.source import OpenTable
 from tidelog.tables import Leaf, TableName
+from tidelog.windows import REACH, Snapshot
 
 _PIECES = 16
 """In so many pieces a chunk is read, one after another: what was read so far is worth something when time is up."""
@@ -117,14 +119,16 @@ class Chunking:
         try:
             return self._read(task, deadline)
         except UnknownTable as error:
-            if not self._source.is_on(planned.reading.database):
-                raise _changed(table, "another database answers, which has no such table") from error
-            return self._drop(task, ((1, plan.chunks),), "the table was dropped")
+            if not self._source.is_on(planned.reading.database, plan.horizon):
+                raise _changed(table, "it is not there, in another database or one that is behind") from error
+            return self._drop_all(task, "the table was dropped")
 
     def _read(self, task: _Task, deadline: float) -> Run:
         with ExitStack() as uncommitted:
             try:
-                last, segment = self._prepare(task, deadline, uncommitted)
+                last, segment, snapshot = self._prepare(task, deadline, uncommitted)
+                # A row may have been left out for a newer version, which a crash of the server must not take back.
+                self._source.wait_until_durable(snapshot)
             except OutOfTime:
                 if len(task.chunk.pieces(2)) < 2:
                     raise
@@ -138,7 +142,7 @@ class Chunking:
         self._send_on(task, (event.rest,) if event.rest else ())
         return _run(task, "read", segment)
 
-    def _prepare(self, task: _Task, deadline: float, uncommitted: ExitStack) -> tuple[Chunk, Segment | None]:
+    def _prepare(self, task: _Task, deadline: float, uncommitted: ExitStack) -> tuple[Chunk, Segment | None, Snapshot]:
         """Read the chunk into an upload that nobody sees; return the last piece that was read, and the segment."""
         with self._source.open(task.table, seconds=deadline - time.monotonic()) as opened:
             self._check(opened, task)
@@ -151,14 +155,14 @@ class Chunking:
         if segment:
             uncommitted.callback(self._segments.abort, segment)
             self._segments.describe(task.table, document)
-        return last, segment
+        return last, segment, opened.snapshot
 
     def _check(self, opened: OpenTable, task: _Task) -> None:
         """Do nothing where the plan means the same to the database that answers as to the one before.
 
         Raises:
             DatabaseChanged, ReplicaBehind: its horizon does not.
-            _GoneError: a column that it is about is gone.
+            _GoneError: a column that it is about is gone, or it is out of the reach of transaction ids.
         """
         if found := find_break(task.state, opened.snapshot, opened.table):
             raise _changed(task.table, found.reason)
@@ -170,7 +174,10 @@ class Chunking:
         columns = set(task.plan.span.columns if task.plan.span else ()) - set(opened.table.times)
         if columns:
             reason = f"it has no timestamp column {' or '.join(sorted(columns))} any more"
-            raise _GoneError(lambda: self._drop(task, ((1, task.open.chunks),), reason))
+            raise _GoneError(lambda: self._drop_all(task, reason))
+        oldest = min(leaf.start or task.open.horizon for leaf in task.plan.reading.leaves)
+        if opened.snapshot.next - oldest > REACH:
+            raise _GoneError(lambda: self._drop_all(task, "it was planned too many transactions ago"))
 
     def _check_leaf(self, opened: OpenTable, task: _Task) -> None:
         """Do nothing where the chunk's relation has its rows where they were.
@@ -182,16 +189,17 @@ class Chunking:
         now = next((leaf for leaf in opened.table.leaves if leaf.oid == was.oid), None)
         if now and now.filenode == was.filenode:
             return
-        pieces = ((piece.number, piece.number) for piece in task.open.pieces if piece.leaf == was.oid)
-        numbers = joined([task.plan.numbers_of(was.oid), *pieces])
-        if now is None:
-            leaf = was.oid if task.open.kind != "backfill" else 0
-            raise _GoneError(lambda: self._drop(task, numbers, f"{was.name} is no longer part of the table", leaf=leaf))
-        if not now.pages:
-            raise _GoneError(lambda: self._drop(task, numbers, f"{was.name} was emptied"))
-        raise _GoneError(lambda: self._plan_again(task, was, now, Dropped(task.open.number, numbers)))
 
-    def _plan_again(self, task: _Task, was: PlannedLeaf, now: Leaf, instead: Dropped) -> Run:
+        def drop(plan: OpenPlan) -> ChunksDropped:
+            forgotten = (was.oid,) if plan.kind != "backfill" and now is None else ()
+            reason = f"{was.name} {'was emptied' if now else 'is no longer part of the table'}"
+            return ChunksDropped(plan.number, _numbers_of(task.plan, plan, was.oid), reason, forgotten)
+
+        if now and now.pages:
+            raise _GoneError(lambda: self._plan_again(task, was, now))
+        raise _GoneError(lambda: self._drop(task, drop))
+
+    def _plan_again(self, task: _Task, was: PlannedLeaf, now: Leaf) -> Run:
         """Have a relation read from its begin: it was rewritten, so its rows are on other pages."""
         chunks = min(now.pages, ceil(now.pages * was.chunks / max(1, was.pages)))
         leaf = PlannedLeaf(now.oid, str(now.table_name), now.filenode, now.pages, chunks, now.size)
@@ -204,16 +212,24 @@ class Chunking:
             leaves=(leaf,),
             bytes=leaf.bytes,
             request="",
-            instead=instead,
         )
-        state, event = self._append(task, lambda _: planned)
+
+        def again(plan: OpenPlan) -> Planned:
+            return replace(planned, instead=Dropped(plan.number, _numbers_of(task.plan, plan, was.oid)))
+
+        state, event = self._append(task, again)
         if event and (plan := state.plan(event.offset)):
             self._dispatch.send_plan(task.table, state, plan, finished=task.state.offset)
         return _run(task, "replanned")
 
-    def _drop(self, task: _Task, numbers: tuple[tuple[int, int], ...], reason: str, *, leaf: int = 0) -> Run:
-        self._append(task, lambda plan: ChunksDropped(plan.number, numbers, reason, leaf))
+    def _drop(self, task: _Task, make: Callable[[OpenPlan], ChunksDropped]) -> Run:
+        self._append(task, make)
         return _run(task, "dropped")
+
+    def _drop_all(self, task: _Task, reason: str) -> Run:
+        """End the plan. What it leaves unread counts as never read."""
+        leaves = tuple(leaf.oid for leaf in task.plan.reading.leaves) if task.open.kind != "backfill" else ()
+        return self._drop(task, lambda plan: ChunksDropped(plan.number, ((1, plan.chunks),), reason, leaves))
 
     def _split(self, task: _Task) -> Run:
         """Replace the chunk by its halves: not even its first piece could be read."""
@@ -266,6 +282,12 @@ class Chunking:
             chunk=task.chunk.number,
         )
         return segment_key(task.table, self._now().strftime("%Y-%m-%d"), position)
+
+
+def _numbers_of(planned: Planned, plan: OpenPlan, leaf: int) -> Numbers:
+    """Return the numbers of the chunks of a leaf, those that were cut off others included."""
+    pieces = ((piece.number, piece.number) for piece in plan.pieces if piece.leaf == leaf)
+    return joined([planned.numbers_of(leaf), *pieces])
 
 
 def _copy(opened: OpenTable, task: _Task, upload: Upload) -> Chunk:

@@ -40,7 +40,9 @@ class Dispatch:
 
         def enqueued(now: State) -> Enqueued | None:
             same = now.plan(plan.number)
-            return Enqueued(plan.number) if same and not same.sent else None
+            if same is None or same.sent or same.chunks > plan.chunks:  # There are pieces since: the next run's.
+                return None
+            return Enqueued(plan.number)
 
         return self._ledger.append_if(table, state, enqueued, finished=finished)[0]
 

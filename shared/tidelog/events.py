@@ -246,16 +246,25 @@ def _read(before: State, reading: Reading, *, schema: str | None, sequential_id:
 
 
 def _restarted(before: State, what: TimelineStarted) -> State:
-    """Return the state of a new timeline: plans go on only below the horizon that it resumes from."""
-    plans = before.plans if what.resume else ()
-    horizon = what.resume.horizon if what.resume else 0
+    """Return the state of a new timeline.
+
+    Where it resumes from an earlier state, what chunks have read since is read again: they may have left out a row for
+    a newer version that is lost. Backfills go on, below the horizon that it resumes from. A relation that is forgotten
+    since stays so.
+    """
+    resume = what.resume or State()
+    known = {*before.leaves, *before.past}
+    plans = [msgspec.structs.replace(plan, sent=False) for plan in resume.plans if plan.kind != "backfill"]
+    plans += [plan for plan in before.plans if plan.kind == "backfill" and what.resume]
     return msgspec.structs.replace(
-        what.resume or State(),
+        resume,
         timeline=what.timeline,
         sequential_id=before.sequential_id,
         database=what.database,
         schema=before.schema,
-        plans=tuple(msgspec.structs.replace(plan, horizon=min(plan.horizon, horizon)) for plan in plans),
+        leaves=tuple(oid for oid in resume.leaves if oid in known),
+        past={oid: past for oid, past in resume.past.items() if oid in known},
+        plans=tuple(msgspec.structs.replace(plan, horizon=min(plan.horizon, resume.horizon)) for plan in plans),
     )
 
 
@@ -268,10 +277,10 @@ def _carried_on(before: State, what: PlanEvent) -> State:
                 after = _read(before, what.reading, schema=what.schema, sequential_id=before.sequential_id)
             begun = opened(what, before.offset + 1)
             plans = plans if begun.over else (*plans, begun)
-        case ChunksDropped(leaf=leaf) if leaf:  # What they leave unread was never read.
+        case ChunksDropped():
             after = msgspec.structs.replace(
                 before,
-                leaves=tuple(oid for oid in before.leaves if oid != leaf),
-                past={oid: past for oid, past in before.past.items() if oid != leaf},
+                leaves=tuple(oid for oid in before.leaves if oid not in what.leaves),
+                past={oid: past for oid, past in before.past.items() if oid not in what.leaves},
             )
     return msgspec.structs.replace(after, plans=plans)

@@ -31,6 +31,7 @@ _LAG = 2**30
 """Transactions after which the horizon of a table without new rows is moved up all the same."""
 
 
+_SPARE_SECONDS = 60
 _QUIET_SECONDS = 5
 """For how long transactions under way are waited for before a large read is planned."""
 
@@ -137,11 +138,16 @@ class Ingestion:
             leaves=plan.leaves,
             bytes=sum(leaf.bytes for leaf in plan.leaves),
         )
-        event = self._ledger.append(table, state, planned, finished=base.finished)
-        self._parameters.project(table, event.state, base.known, self._now())
-        after = self._dispatch.send_unsent(table, event.state, finished=base.finished)
-        run = _outcome(table, "planned", after, plan)
-        return replace(run, plan=event.offset, chunks=planned.chunks)
+
+        def begun(now: State) -> What | None:
+            return planned if _window_of(now) == _window_of(base.state) else None
+
+        after, event = self._ledger.append_if(table, state, begun, finished=base.finished)
+        if event is None:
+            return _outcome(table, "covered", after, plan)
+        self._publisher.publish(table, event, base.known, after=state, seconds=_SPARE_SECONDS)
+        after = self._dispatch.send_unsent(table, after, finished=base.finished)
+        return replace(_outcome(table, "planned", after, plan), plan=event.offset, chunks=planned.chunks)
 
     def _settle(self, opened: OpenTable, base: _Base) -> State:
         """Record a break in the transaction ids, and changed columns, before anything is read."""
@@ -214,7 +220,7 @@ class Ingestion:
 
 
 def _window_of(state: State) -> tuple[object, ...]:
-    return (state.timeline, state.sequential_id, state.horizon, state.ahead, state.leaves, state.bound)
+    return (state.timeline, state.sequential_id, state.horizon, state.ahead, state.leaves, state.past, state.bound)
 
 
 def _outcome(table: TableName, outcome: Outcome, state: State, plan: Plan, segment: Segment | None = None) -> Run:

@@ -104,7 +104,7 @@ def retry_seconds(base: float, tries: int, chance: float) -> int:
         tries: how often it was tried.
         chance: a random number from 0 to 1.
     """
-    seconds = base * 2.0 ** min(tries - 1, 60) * (0.8 + 0.4 * chance)
+    seconds = base * 2.0 ** min(tries - 1, 100) * (0.8 + 0.4 * chance)
     return max(1, min(round(seconds), 11 * 3600))
 
 

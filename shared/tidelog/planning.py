@@ -122,13 +122,17 @@ def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Quiet | 
     emitted = {xid for _, window in windows for xid in window.ahead} | set(undelta(state.ahead))
     emitted = {xid for xid in emitted if xid >= snapshot.horizon}
     work = {leaf.oid: _work(opened, leaf, window, limits.chunk_bytes) for leaf, window in windows}
-    if sum(work.values()) > limits.chunk_bytes:
-        return _in_chunks(opened, state, windows, emitted, _Work(work, limits, quiet))
+    some = any(window.start < snapshot.horizon for _, window in windows)  # that chunks, which read below it, would find
+    if some and sum(work.values()) > limits.chunk_bytes:
+        return _in_chunks(opened, state, windows, emitted, _Work(work, strategy.columns, limits, quiet))
     found = [opened.find(leaf, window, table.timestamp_columns) for leaf, window in windows]
-    below = {leaf.oid: (one.rows - one.rows_above) * leaf.width for (leaf, _), one in zip(windows, found, strict=True)}
+    below = {
+        leaf.oid: min(leaf.size, (one.rows - one.rows_above) * leaf.width)
+        for (leaf, _), one in zip(windows, found, strict=True)
+    }
     if state.horizon and sum(below.values()) > limits.chunk_bytes:
         work = {oid: max(work[oid], taken) if taken else 0 for oid, taken in below.items()}
-        return _in_chunks(opened, state, windows, emitted, _Work(work, limits, quiet))
+        return _in_chunks(opened, state, windows, emitted, _Work(work, strategy.columns, limits, quiet))
     above = {xid for one in found for xid in one.above}
     if capped := len(emitted | above) > AHEAD_CAP:
         also = tuple(sorted(emitted))
@@ -147,16 +151,17 @@ def _work(opened: Findable, leaf: Leaf, window: Window, chunk_bytes: int) -> flo
     if not window.start:
         return leaf.size
     looked_at = leaf.bytes
-    if window.bound and looked_at > chunk_bytes * LOOKING:
+    if window.bound and opened.table.bytes > chunk_bytes * LOOKING:
         looked_at = min(looked_at, int(opened.estimate(leaf, Window(bound=window.bound)) * leaf.width))
     return looked_at / LOOKING
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What it takes to read windows: bytes by the oid of each leaf."""
+    """What it takes to read windows: bytes by the oid of each leaf; 0 where a look has found nothing."""
 
     bytes: Mapping[int, float]
+    columns: tuple[str, ...]
     limits: Limits
     quiet: Quiet | None
 
@@ -172,11 +177,11 @@ def _in_chunks(
     """
     table, snapshot, limits = opened.table, opened.snapshot, work.limits
     size = sum(work.bytes.values()) / 2**20
-    strategy = Strategy("chunks", (), f"it is too much for one run ({size:,.0f} MiB to read)")
-    windows = [(leaf, replace(window, bound=None)) for leaf, window in windows]
+    strategy = Strategy("chunks", work.columns, f"it is too much for one run ({size:,.0f} MiB to read)")
+    windows = [(leaf, replace(window, bound=None) if work.bytes[leaf.oid] else window) for leaf, window in windows]
     watermark = state.timestamp or opened.latest(_indexed_times(table))
     reading = _reading(opened, state, windows, strategy, below=True, emitted=emitted, watermark=watermark)
-    since, seconds, still = snapshot.read_at, limits.look_back, snapshot.horizon == snapshot.limit
+    since, seconds, still = snapshot.read_at, limits.look_back, snapshot.horizon == snapshot.next
     if not still and work.quiet and work.quiet.next <= snapshot.horizon:
         since = work.quiet.read_at
     elif not still:
@@ -203,9 +208,9 @@ def planned(leaf: Leaf, work: float, chunk_bytes: int) -> PlannedLeaf:
     return PlannedLeaf(leaf.oid, str(leaf.table_name), leaf.filenode, leaf.pages, chunks, leaf.size)
 
 
-def whole_reading(opened: Findable, state: State, oids: Sequence[int] = ()) -> Reading:
-    """Return a reading of all rows of a table, or of some of its leaves, that are there below the horizon."""
-    windows = [(leaf, Window()) for leaf in opened.table.leaves if not oids or leaf.oid in oids]
+def whole_reading(opened: Findable, state: State) -> Reading:
+    """Return a reading of all rows of a table that are there below the horizon."""
+    windows = [(leaf, Window()) for leaf in opened.table.leaves]
     strategy = Strategy("chunks", (), "it was asked for")
     return _reading(opened, state, windows, strategy, below=True, emitted=set(), watermark=state.timestamp)
 
@@ -258,7 +263,8 @@ def chunk_parts(table: Table, plan: Planned, chunk: Chunk, horizon: int) -> Iter
         table: the table.
         plan: its plan.
         chunk: the chunk.
-        horizon: row versions below it are read.
+        horizon: row versions below it are read; and those above it that the table's next window leaves out since they
+            were emitted, though not of this leaf.
     """
     read = {leaf.oid: leaf for leaf in plan.reading.leaves}
     pages = (chunk.first, chunk.end) if chunk.leaf else None
@@ -266,7 +272,9 @@ def chunk_parts(table: Table, plan: Planned, chunk: Chunk, horizon: int) -> Iter
         if leaf.oid in read and chunk.leaf in (0, leaf.oid):
             before = read[leaf.oid]
             times = _times(table, plan.span, chunk) if plan.span else None
-            yield Part(leaf, Window(before.start, undelta(before.ahead), end=horizon, pages=pages, times=times))
+            ahead, emitted = undelta(before.ahead), undelta(plan.reading.ahead)
+            window = Window(before.start, ahead, end=horizon, also=emitted, pages=pages, times=times)
+            yield Part(leaf, window)
 
 
 def _times(table: Table, span: Span, chunk: Chunk) -> Times:

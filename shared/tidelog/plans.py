@@ -172,8 +172,8 @@ class ChunksDropped(msgspec.Struct, frozen=True, tag="chunks_dropped", omit_defa
     plan: int
     chunks: Numbers
     reason: str
-    leaf: int = 0
-    """A relation that is no longer part of the table: should it come back, it is read whole."""
+    leaves: tuple[int, ...] = ()
+    """Relations that count as never read from now on: should they come back, they are read whole."""
 
 
 PlanEvent = Planned | Enqueued | ChunkRead | ChunkSplit | ChunksDropped

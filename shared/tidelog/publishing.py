@@ -38,11 +38,18 @@ class Publisher:
         self._parameters = parameters
         self._now = now
 
-    def finish_last(self, table: TableName, *, seconds: float) -> tuple[State, Summary | None]:
+    def finish_last(
+        self, table: TableName, *, seconds: float, read_at: datetime | None = None
+    ) -> tuple[State, Summary | None]:
         """Publish what is committed but may not be published yet.
 
         A summary is written after publishing, so all up to its offset is published. Where it was lost, or says nothing
         yet, the events say themselves up to where all was published when they were written.
+
+        Args:
+            table: the table.
+            seconds: the time there is.
+            read_at: when the table's window was read, where it just was.
 
         Returns:
             The state to go on from, up to whose offset all is published; and the summary as it was found.
@@ -53,12 +60,12 @@ class Publisher:
         """
         for _ in range(_ATTEMPTS):
             try:
-                return self._finish(table, seconds)
+                return self._finish(table, seconds, read_at)
             except OffsetTakenError:
                 continue  # Somebody else has made a lost segment again, or there are newer events: look once more.
         raise Conflict("publish", table, f"other workers took the offset {_ATTEMPTS} times", "It is tried again")
 
-    def _finish(self, table: TableName, seconds: float) -> tuple[State, Summary | None]:
+    def _finish(self, table: TableName, seconds: float, read_at: datetime | None) -> tuple[State, Summary | None]:
         known = self._summary(table)
         head = self._ledger.head(table, known.offset if known else 0)
         if known and known.offset > (head.offset if head else 0):
@@ -72,8 +79,8 @@ class Publisher:
             if event.offset - 1 <= published:
                 break
             event = self._ledger.read(table, event.offset - 1)
-        # When the table was read last is another matter: this may be a chunk's run.
-        read_at = datetime.fromisoformat(known.checked_at) if known and known.checked_at else self._now()
+        if read_at is None:  # This may be a chunk's run: the table is no fresher than it was.
+            read_at = datetime.fromisoformat(known.checked_at) if known and known.checked_at else self._now()
         self._parameters.project(table, state, known, read_at)
         return state, known
 
@@ -88,7 +95,7 @@ class Publisher:
             seconds: the time there is.
         """
         if event.offset != after.offset + 1:
-            self.finish_last(table, seconds=seconds)
+            self.finish_last(table, seconds=seconds, read_at=self._now())
             return
         state = self._complete(table, event, event.state, event.finished, seconds)
         self._parameters.project(table, state, known, self._now())

@@ -47,7 +47,7 @@ class Reading(msgspec.Struct, frozen=True):
     bound: str | None
     """Of the leaves that are `bounded`: rows with all of the columns before it were not looked at."""
     below: bool
-    """Only row versions below the horizon were read: there were too many ids above it to remember."""
+    """Only row versions below the horizon were read: by chunks, or as there were too many ids above it to remember."""
     strategy: str
     """Why it was read this way."""
     database: Database

@@ -89,7 +89,6 @@ def read_scheduler_settings(environment: Mapping[str, str]) -> SchedulerSettings
     value = _values(
         environment,
         *(*_SHARED, "WORK_QUEUE_URL", "BACKFILL_QUEUE_URL", "INCLUDE", "EXCLUDE", "HORIZON_SECONDS"),
-        "CHUNK_MEGABYTES",
     )
     return SchedulerSettings(
         stack=value["STACK"],
@@ -114,7 +113,7 @@ def read_worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
     value = _values(
         environment,
         *(*_SHARED, "BUCKET", "LOOK_BACK_SECONDS", "TIME_BOUND_MEGABYTES", "FAILOVER_MARGIN_SECONDS"),
-        *("WORK_QUEUE_URL", "BACKFILL_QUEUE_URL", "DEAD_LETTERS_URL", "RETRY_SECONDS", "TRIES", "CHUNK_MEGABYTES"),
+        *("WORK_QUEUE_URL", "BACKFILL_QUEUE_URL", "DEAD_LETTERS_URL", "RETRY_SECONDS", "TRIES"),
     )
     return WorkerSettings(
         stack=value["STACK"],

@@ -194,7 +194,7 @@ def step(data: st.DataObject, state: State, models: list[Model]) -> What:
     numbers = joined([(number, last), (1, data.draw(st.integers(1, number)))])
     model.finish(numbers_in(numbers))
     if kind == "drop":
-        return ChunksDropped(model.number, numbers, "", data.draw(st.integers(0, 9)))
+        return ChunksDropped(model.number, numbers, "")
     planned = replace(data.draw(PLANS), instead=Dropped(model.number, numbers))
     models.append(Model(state.offset + 1, planned))
     return planned
