@@ -404,3 +404,83 @@ def test_a_chunk_does_not_make_a_table_fresh(large: Tide) -> None:
     assert after
     assert after.offset > before.offset
     assert after.checked_at == before.checked_at
+
+
+def test_pieces_that_come_while_messages_are_sent_are_not_taken_for_sent(large: Tide) -> None:
+    """The run that sends what is unsent has not seen them; the next one has."""
+    killed = Process()
+    killed.at("after", COMMIT, killed.kill)
+    with pytest.raises(KilledError):
+        large.ingest(limits=SMALL, s3=killed.client(large.lake.s3))
+    [plan] = large.state().plans
+
+    def leave_a_rest() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tidelog.chunking.DEEPEST", 0)
+            patch.setattr("tidelog.source.OpenTable.left", property(lambda _: 0.0))
+            patch.setattr("tidelog.source.OpenTable._follow_deadline", lambda _: None)
+            message = ReadChunk(version=1, type="backfill", table="public.t", plan=plan.number, chunk=1)
+            parts = large.parts(limits=SMALL, source=large.database.source())
+            assert Chunking(parts).read(NAME, message.plan, message.chunk, seconds=SECONDS).outcome == "read"
+
+    process = Process()
+    process.at("before", COMMIT, leave_a_rest)
+    large.ingest(limits=SMALL, s3=process.client(large.lake.s3))
+    assert not large.state().plans[0].sent
+    large.ingest(limits=SMALL)
+    assert large.state().plans[0].sent
+    finish(large)
+    assert large.values("id") == list(range(1, 1001))
+
+
+def test_a_table_renamed_away_and_back_is_read_whole(large: Tide) -> None:
+    """Its plan has ended meanwhile: who it was can't be told from a table that is gone for good."""
+    messages = plan(large)
+    large.read_chunks(messages[:2])
+    large.run("ALTER TABLE t RENAME TO elsewhere")
+    assert large.read_chunks(messages[2:3])[0].outcome == "dropped"
+    large.run("ALTER TABLE elsewhere RENAME TO t")
+    finish(large)
+    assert set(large.values("id")) == set(range(1, 1001))
+
+
+def test_rows_of_an_attached_leaf_that_a_known_transaction_wrote_are_read(tide: Tide) -> None:
+    """It wrote to the table too, above a held horizon, so the table's next window leaves it out."""
+    tide.run("CREATE TABLE t (id int, part int, text text) PARTITION BY LIST (part)")
+    tide.run("CREATE TABLE t0 PARTITION OF t FOR VALUES IN (0)", "CREATE TABLE t1 (LIKE t)")
+    tide.run("INSERT INTO t VALUES (1, 0)")
+    tide.ingest()
+    with tide.database.session() as holder, tide.database.session() as writer:
+        holder.run("BEGIN")
+        holder.run("SELECT pg_current_xact_id()")
+        writer.run("BEGIN")
+        writer.run("INSERT INTO t VALUES (2, 0)")
+        writer.run("INSERT INTO t1 SELECT n, 1, repeat('x', 200) FROM generate_series(3, 1000) n")
+        writer.run("COMMIT")
+        assert tide.ingest().rows == 1
+        tide.run("ALTER TABLE t ATTACH PARTITION t1 FOR VALUES IN (1)")
+        plan(tide)
+        holder.run("ROLLBACK")
+    tide.ingest()
+    tide.read_chunks(
+        [
+            ReadChunk(version=1, type="backfill", table="public.t", plan=p.number, chunk=c)
+            for p in tide.state().plans
+            for c in p.pending
+        ]
+    )
+    finish(tide)
+    assert tide.values("id") == list(range(1, 1001))
+
+
+def test_nothing_is_planned_where_chunks_would_find_nothing(large: Tide, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the horizon where it was, all that is new lies above it: one run reads that, however large the table is."""
+    large.ingest()
+    monkeypatch.setattr("tidelog.planning.LOOKING", 1)
+    with large.database.session() as session:
+        session.run("BEGIN")
+        session.run("SELECT pg_current_xact_id()")
+        large.database.run("INSERT INTO t VALUES (2000)")
+        large.ingest()
+        large.run("INSERT INTO t VALUES (3000)")
+        assert large.ingest(limits=SMALL).rows == 1

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.faults import COMMIT, PART, PROJECT, Process
-from tests.tide import SECONDS, Database, Lake, Server, Tide, wait_for
+from tests.tide import LIMITS, SECONDS, Database, Lake, Server, Tide, wait_for
 from tidelog.errors import DatabaseUnreachable, NotIngestible, ReplicaBehind
 from tidelog.source import Source
 from tidelog.tables import TableName
@@ -57,6 +58,30 @@ MOMENTS = {
     "when it is committed": (COMMIT, True),
     "when it was published": (PROJECT, True),
 }
+
+
+def test_a_chunk_that_left_out_a_row_for_a_version_that_a_crash_takes_back_is_read_again(
+    lazy: tuple[Postgres, Tide],
+) -> None:
+    """It is not committed before the log of what it has seen is on disk."""
+    postgres, tide = lazy
+    tide.run("CREATE TABLE large (id int, v int, text text)")
+    tide.run("INSERT INTO large SELECT n, 0, repeat('x', 900) FROM generate_series(1, 100) n", "CHECKPOINT")
+    limits = replace(LIMITS, chunk_bytes=2 * 8192)
+    assert tide.ingest("public.large", limits=limits).outcome == "planned"
+    tide.run("CHECKPOINT")
+    messages = tide.outbox.take()
+    process = Process()
+    process.at("before", COMMIT, lambda: crash(postgres, tide))
+    with tide.database.session() as session:
+        session.run("SET synchronous_commit = off")
+        session.run("UPDATE large SET v = 1 WHERE id = 1")
+        with suppress(DatabaseUnreachable):
+            tide.read_chunks(messages[:1], limits=limits, s3=process.client(tide.lake.s3))
+    tide.read_chunks(messages, limits=limits)
+    tide.ingest("public.large")
+    latest = tide.latest("public.large")
+    assert latest == tide.table("public.large")
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
