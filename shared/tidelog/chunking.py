@@ -175,7 +175,8 @@ class Chunking:
         if columns:
             reason = f"it has no timestamp column {' or '.join(sorted(columns))} any more"
             raise _GoneError(lambda: self._drop_all(task, reason))
-        oldest = min(leaf.start or task.open.horizon for leaf in task.plan.reading.leaves)
+        starts = (leaf.start or task.open.horizon for leaf in task.plan.reading.leaves)
+        oldest = min(starts, default=task.open.horizon)
         if opened.snapshot.next - oldest > REACH:
             raise _GoneError(lambda: self._drop_all(task, "it was planned too many transactions ago"))
 

@@ -211,6 +211,19 @@ def test_a_column_that_is_gone_ends_the_backfill_that_is_about_it(large: Tide) -
     assert not large.state().plans
 
 
+def test_a_backfill_of_a_table_without_partitions_finds_nothing(tide: Tide) -> None:
+    """It had one when it was ingested."""
+    tide.run("CREATE TABLE t (id int, created_at timestamptz) PARTITION BY LIST (id)")
+    tide.run("CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1)", "INSERT INTO t VALUES (1, now())")
+    tide.ingest()
+    tide.run("ALTER TABLE t DETACH PARTITION t1")
+    wanted = decode('{"version":1,"type":"backfill","table":"public.t","from":"2020-01-01","to":"2040-01-01"}')
+    message = Received("m", "r", "", "backfill.fifo", "g", 1, "2026-11-23T12:00:00+00:00")
+    tide.jobs().do(wanted, message, seconds=SECONDS)
+    assert [(run.outcome, run.rows) for run in tide.read_chunks()] == [("read", 0)]
+    assert not tide.state().plans
+
+
 PARTED = (
     "CREATE TABLE t (id int, part int, text text) PARTITION BY LIST (part)",
     *(f"CREATE TABLE t{n} PARTITION OF t FOR VALUES IN ({n})" for n in range(3)),
