@@ -138,7 +138,8 @@ def hold(tide: Tide, tables: Collection[str]) -> None:
         latest, now = tide.latest(table), tide.table(table)
         # A row that is older than a column has none in the lake, and NULL in the database.
         found = {key: {column: latest.get(key, {}).get(column) for column in row} for key, row in now.items()}
-        assert found == now, table
+        different = {key: (found[key], row) for key, row in now.items() if found[key] != row}
+        assert not different, (table, different, tide.state(table))
     hold_objects(tide, tables)
 
 
