@@ -129,7 +129,14 @@ class Publisher:
                 opened.copy(part.leaf, part.window, upload)
             document = opened.table.document()
             self._segments.describe(table, document)
-            return upload.finish(document.fingerprint)
+            remade = upload.finish(document.fingerprint)
+        try:
+            # A row may have been left out for a newer version, which a crash of the server must not take back.
+            self._source.wait_until_durable(opened.snapshot)
+        except BaseException:
+            self._segments.abort(remade)
+            raise
+        return remade
 
     def _parts(self, opened: OpenTable, table: TableName, committed: Event, lost: Segment) -> Iterable[Part]:
         """Return the windows that a committed segment was read from."""

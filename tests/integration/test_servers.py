@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults import COMMIT, PART, PROJECT, Process
+from tests.faults import COMMIT, PART, PROJECT, PUBLISH, KilledError, Process
 from tests.tide import LIMITS, SECONDS, Database, Lake, Server, Tide, wait_for
 from tidelog.errors import DatabaseUnreachable, NotIngestible, ReplicaBehind
 from tidelog.source import Source
@@ -82,6 +82,29 @@ def test_a_chunk_that_left_out_a_row_for_a_version_that_a_crash_takes_back_is_re
     tide.ingest("public.large")
     latest = tide.latest("public.large")
     assert latest == tide.table("public.large")
+
+
+def test_a_segment_made_again_without_a_row_that_a_crash_brings_back_is_made_once_more(
+    lazy: tuple[Postgres, Tide],
+) -> None:
+    """Its upload was gone, and what took the row's place when its window was read again is lost with the server."""
+    postgres, tide = lazy
+    tide.run("CREATE TABLE kept (id int, v int)", "INSERT INTO kept VALUES (1, 0), (2, 0)", "CHECKPOINT")
+    killed, crashed = Process(), Process()
+    killed.at("before", PUBLISH, killed.kill)
+    with pytest.raises(KilledError):
+        tide.ingest("public.kept", s3=killed.client(tide.lake.s3))
+    assert tide.lake.expire_uploads() == 1
+    tide.run("CHECKPOINT")
+    crashed.at("before", COMMIT, lambda: crash(postgres, tide))
+    with tide.database.session() as session:
+        session.run("SET synchronous_commit = off")
+        session.run("UPDATE kept SET v = 1 WHERE id = 1")
+        with suppress(DatabaseUnreachable):
+            tide.ingest("public.kept", s3=crashed.client(tide.lake.s3))
+    tide.ingest("public.kept")
+    assert tide.latest("public.kept") == tide.table("public.kept")
+    tide.check("public.kept")
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
