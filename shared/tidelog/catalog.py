@@ -110,6 +110,7 @@ SELECT json_build_object(
   'limit', pg_snapshot_xmax(snapshot)::text::bigint,
   'next', horizon::text::bigint + age(horizon::xid),
   'read_at', to_json(transaction_timestamp()),
+  'seen_at', to_json(CASE WHEN standby THEN pg_last_xact_replay_timestamp() ELSE transaction_timestamp() END),
   'standby', standby,
   'wal_position', CASE WHEN NOT standby THEN pg_current_wal_insert_lsn()::text END)::text
 FROM (SELECT s AS snapshot, pg_snapshot_xmin(s) AS horizon, pg_is_in_recovery() AS standby

@@ -19,7 +19,7 @@ from tidelog.plans import (
     continued,
     opened,
 )
-from tidelog.readings import Reading, Segment
+from tidelog.readings import Moment, Reading, Segment
 from tidelog.windows import Database
 
 VERSION = 1
@@ -49,6 +49,10 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """The watermark: the latest timestamp ingested."""
     bound: str | None = None
     """Lower bound in time of the next window."""
+    began: str | None = None
+    """A moment before which no transaction id at or above the horizon was given out."""
+    moment: Moment | None = None
+    """A later one, for which the horizon has not passed yet what was running then."""
     read_at: str | None = None
     """Server's time of the last reading that found rows."""
     database: Database | None = None
@@ -235,6 +239,8 @@ def _read(before: State, reading: Reading, *, schema: str | None, sequential_id:
         ahead=reading.ahead,
         timestamp=reading.timestamp,
         bound=reading.next_bound,
+        began=reading.began,
+        moment=reading.moment,
         read_at=reading.read_at,
         database=reading.database,
         oid=reading.oid,

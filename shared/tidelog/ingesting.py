@@ -19,9 +19,9 @@ from tidelog.lake import Position, segment_key
 from tidelog.ledger import OffsetTakenError
 from tidelog.parameters import Summary
 from tidelog.parts import Parts
-from tidelog.planning import Plan, Quiet, plan_windows
+from tidelog.planning import Plan, plan_windows
 from tidelog.plans import Kind, Planned
-from tidelog.readings import Segment
+from tidelog.readings import Moment, Segment
 from tidelog.runs import Outcome, Run
 from tidelog.source import OpenTable
 from tidelog.tables import TableName
@@ -39,9 +39,9 @@ _QUIET_SECONDS = 5
 class _NotQuietError(Exception):
     """A large read is to be planned, and transactions are under way."""
 
-    def __init__(self, quiet: Quiet) -> None:
-        super().__init__(quiet)
-        self.quiet = quiet
+    def __init__(self, since: Moment) -> None:
+        super().__init__(since)
+        self.since = since
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +81,18 @@ class Ingestion:
             TidelogError: why it could not be; nothing is visible of it, or all is.
         """
         deadline = time.monotonic() + seconds
-        quiet: Quiet | None = None
+        quiet: Moment | None = None
         for _ in range(_ATTEMPTS):
             try:
                 return self._run(table, deadline, quiet)
             except _NotQuietError as found:
-                quiet = found.quiet
+                quiet = found.since
                 self._source.pass_horizon(quiet.next, _QUIET_SECONDS)
             except OffsetTakenError:
                 continue  # An event came in between that changes what is to be done: begin again from the ledger.
         raise Conflict("ingest", table, f"other workers took the offset {_ATTEMPTS} times", "It is tried again")
 
-    def _run(self, table: TableName, deadline: float, quiet: Quiet | None) -> Run:
+    def _run(self, table: TableName, deadline: float, quiet: Moment | None) -> Run:
         state, known = self._publisher.finish_last(table, seconds=deadline - time.monotonic())
         if self._dispatch.send_unsent(table, state, finished=state.offset) is not state:
             # Chunks may have been committed in between, and not be published.
@@ -128,7 +128,7 @@ class Ingestion:
         if kind == "increment" and any(each.kind == kind for each in state.plans):
             return _outcome(table, "waiting", state, plan)
         if plan.restless:
-            raise _NotQuietError(Quiet(plan.reading.read_at, plan.snapshot.next))
+            raise _NotQuietError(Moment(plan.reading.read_at, plan.snapshot.next))
         self._source.wait_until_durable(plan.snapshot)
         planned = Planned(
             kind=kind,

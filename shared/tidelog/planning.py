@@ -13,7 +13,7 @@ from tidelog import timestamps
 from tidelog.continuity import current_database
 from tidelog.events import Past, State
 from tidelog.plans import Chunk, Planned, PlannedLeaf, Span
-from tidelog.readings import LeafReading, Reading, deltas, undelta
+from tidelog.readings import LeafReading, Moment, Reading, deltas, undelta
 from tidelog.tables import Leaf, Table
 from tidelog.windows import (
     AHEAD_CAP,
@@ -78,14 +78,6 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Quiet:
-    """A moment, and the first transaction id that was not given out then."""
-
-    read_at: str
-    next: int
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """What a run reads.
 
@@ -95,7 +87,8 @@ class Plan:
         reading: what the event will say of it.
         snapshot: under which it was found.
         leaves: where it is too much for one run, the relations that chunks are cut of.
-        restless: whether its bound in time would be better for a moment in which no transaction is under way.
+        restless: whether it is better planned once the transactions under way have ended: since when they are is not
+            known, and so no bound in time for the rows that they leave.
     """
 
     parts: tuple[Part, ...]
@@ -106,15 +99,14 @@ class Plan:
     restless: bool = False
 
 
-def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Quiet | None = None) -> Plan:
+def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Moment | None = None) -> Plan:
     """Find what a table's next window holds, or that it is too much for one run.
 
     Args:
         opened: the table.
         state: its state.
         limits: what an operator has set.
-        quiet: where transactions were running when it was found to be too much: a moment after which all that are
-            running now began.
+        quiet: a moment at which it was found to be too much, and since when it was waited for transactions to end.
     """
     table, snapshot = opened.table, opened.snapshot
     strategy = choose_strategy(table, time_bound_bytes=limits.time_bound_bytes)
@@ -141,7 +133,7 @@ def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Quiet | 
         above = set()
     watermark = timestamps.latest([state.timestamp, *(text for one in found for text in one.timestamps)])
     reading = _reading(opened, state, windows, strategy, below=capped, emitted=emitted | above, watermark=watermark)
-    reading = changed(reading, next_bound=next_bound(state.bound, watermark, snapshot.read_at, limits.look_back))
+    reading = changed(reading, next_bound=next_bound(state.bound, watermark, reading.began, limits.look_back))
     parts = tuple(Part(leaf, window) for (leaf, window), one in zip(windows, found, strict=True) if one.rows)
     return Plan(parts, sum(one.rows for one in found), reading, snapshot)
 
@@ -163,7 +155,7 @@ class _Work:
     bytes: Mapping[int, float]
     columns: tuple[str, ...]
     limits: Limits
-    quiet: Quiet | None
+    quiet: Moment | None
 
 
 def _in_chunks(
@@ -172,8 +164,7 @@ def _in_chunks(
     """Cut windows into chunks, all below the horizon. Their pages are gone through anyway: a bound would save nothing.
 
     Rows at or above the horizon that are there already are the next window's, so its bound in time must not lie behind
-    them: they are of transactions that got their ids after the oldest running one got its own. Where nobody can tell
-    when that was, a day has to do.
+    them. Where nobody can tell when their transactions got their ids, a day has to do.
     """
     table, snapshot, limits = opened.table, opened.snapshot, work.limits
     size = sum(work.bytes.values()) / 2**20
@@ -181,12 +172,10 @@ def _in_chunks(
     windows = [(leaf, replace(window, bound=None) if work.bytes[leaf.oid] else window) for leaf, window in windows]
     watermark = state.timestamp or opened.latest(_indexed_times(table))
     reading = _reading(opened, state, windows, strategy, below=True, emitted=emitted, watermark=watermark)
-    since, seconds, still = snapshot.read_at, limits.look_back, snapshot.horizon == snapshot.next
-    if not still and work.quiet and work.quiet.next <= snapshot.horizon:
-        since = work.quiet.read_at
-    elif not still:
-        seconds = max(seconds, _UNSURE_SECONDS)
-    bound = timestamps.latest([state.bound, timestamps.before(since, seconds)])
+    if reading.began is None and work.quiet and work.quiet.next <= snapshot.horizon:
+        reading = changed(reading, began=work.quiet.at)
+    seconds = limits.look_back if reading.began else max(limits.look_back, _UNSURE_SECONDS)
+    bound = timestamps.latest([state.bound, timestamps.before(reading.began or snapshot.read_at, seconds)])
     leaves = tuple(planned(leaf, work.bytes[leaf.oid], limits.chunk_bytes) for leaf, _ in windows)
     return Plan(
         (),
@@ -194,7 +183,7 @@ def _in_chunks(
         changed(reading, next_bound=bound if table.timestamp_columns else None),
         snapshot,
         tuple(leaf for leaf in leaves if leaf.chunks),
-        restless=bool(table.timestamp_columns) and not still and work.quiet is None,
+        restless=bool(table.timestamp_columns) and reading.began is None and work.quiet is None,
     )
 
 
@@ -226,6 +215,7 @@ def _reading(
     watermark: str | None,
 ) -> Reading:
     snapshot = opened.snapshot
+    began, moment = _moments(state, snapshot)
     return Reading(
         leaves=tuple(
             LeafReading(leaf.oid, window.start, deltas(window.ahead), window.bound is not None)
@@ -242,7 +232,23 @@ def _reading(
         read_at=snapshot.read_at,
         timestamp=watermark,
         next_bound=state.bound,
+        began=began,
+        moment=moment,
     )
+
+
+def _moments(state: State, snapshot: Snapshot) -> tuple[str | None, Moment | None]:
+    """Return since when at most transactions at or above the horizon have their ids, and the moment to look at next.
+
+    Ids are given out in order, those from `next` on after the snapshot. So once the horizon has passed the `next` of an
+    earlier snapshot, all that are running or to come got theirs after that one.
+    """
+    now = Moment(snapshot.seen_at, snapshot.next) if snapshot.seen_at else None
+    if now and snapshot.horizon == snapshot.next:
+        return now.at, now
+    if state.moment and state.moment.next <= snapshot.horizon:
+        return state.moment.at, now
+    return state.began, state.moment or now
 
 
 def _window(leaf: Leaf, state: State, strategy: Strategy, next_xid: int) -> Window:

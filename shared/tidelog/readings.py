@@ -26,6 +26,14 @@ class Segment(msgspec.Struct, frozen=True):
     """Fingerprint of the schema document that describes its lines."""
 
 
+class Moment(msgspec.Struct, frozen=True):
+    """A moment, and the first transaction id that was not given out by then."""
+
+    at: str
+    """By the server's clock."""
+    next: int
+
+
 class LeafReading(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was read of one relation: row versions from `start` on, but those of `ahead`."""
 
@@ -63,6 +71,10 @@ class Reading(msgspec.Struct, frozen=True):
     """The watermark after it: the latest timestamp ingested on this timeline, None where there is none."""
     next_bound: str | None
     """The bound of the next window."""
+    began: str | None = None
+    """A moment before which no transaction id at or above the horizon was given out, by the server's clock."""
+    moment: Moment | None = None
+    """A later one, which takes its place once the horizon has passed its id."""
 
 
 def deltas(xids: Iterable[int]) -> tuple[int, ...]:

@@ -53,6 +53,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     """The id that `age` counts back from; never below `limit`."""
     read_at: str
     """When the transaction started, by the server's clock."""
+    seen_at: str | None
+    """A moment before which no id from `next` on was given out: `read_at`, and on a standby when the last transaction
+    was committed that it has heard of, None if it has heard of none."""
     standby: bool
     wal_position: str | None
     """Up to where the write-ahead log must be on disk before the horizon may be relied on; None on a standby."""
@@ -234,18 +237,19 @@ def _leads_everywhere(column: str, leaves: Iterable[Leaf]) -> bool:
     return all(column in leaf.indexed for leaf in leaves)
 
 
-def next_bound(previous: str | None, watermark: str | None, read_at: str, look_back: float) -> str | None:
+def next_bound(previous: str | None, watermark: str | None, began: str | None, look_back: float) -> str | None:
     """Return the lower bound in time of the next window: it never goes back.
 
     Args:
         previous: the bound of the window before; None if there was none.
         watermark: the latest timestamp ingested.
-        read_at: when the snapshot was taken: rows dated in the future don't push the bound past it.
-        look_back: seconds before the watermark that are read again.
+        began: a moment before which none of the next window's transaction ids was given out, however long they are
+            open; so rows dated in the future don't push the bound past it either.
+        look_back: seconds before both that are read again.
 
     Returns:
-        The bound; None where there is no watermark or it lies beyond the years 1 to 9999.
+        The bound; None where nothing is known that it could follow from, or that lies beyond the years 1 to 9999.
     """
-    if watermark is None:
+    if watermark is None or began is None:
         return previous
-    return timestamps.latest([previous, timestamps.before(min(watermark, read_at, key=timestamps.order), look_back)])
+    return timestamps.latest([previous, timestamps.before(min(watermark, began, key=timestamps.order), look_back)])

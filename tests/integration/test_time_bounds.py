@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,7 +20,7 @@ OLD = 5000
 
 @pytest.fixture
 def large(tide: Tide) -> Tide:
-    """A table of old rows with both timestamps indexed, in the lake."""
+    """A table of old rows with both timestamps indexed, in the lake; and a bound, whatever other tests have open."""
     tide.run(
         "CREATE TABLE t (id int PRIMARY KEY, created_at timestamptz DEFAULT now(), updated_at timestamptz)",
         f"INSERT INTO t SELECT n, now() - interval '2 days', now() - interval '1 day' FROM generate_series(1, {OLD}) n",
@@ -28,15 +30,25 @@ def large(tide: Tide) -> Tide:
         "VACUUM ANALYZE t",
     )
     assert tide.ingest(limits=BOUNDED).rows == OLD + 1
+    set_bound(tide)
     return tide
 
 
+def set_bound(tide: Tide) -> None:
+    """Have a bound in time: there is none while it is not known since when other tests' transactions are running."""
+    while tide.state().bound is None:
+        tide.database.pass_horizon()
+        tide.run("UPDATE t SET updated_at = now() WHERE id = (SELECT max(id) FROM t)")
+        assert tide.ingest(limits=BOUNDED).rows == 1
+
+
 def test_a_first_run_reads_everything_and_sets_the_bound(large: Tide) -> None:
-    """The look-back before the watermark; the watermark is the database's own text."""
+    """The look-back before the watermark, or before those ids were given out; both as the database writes them."""
     state = large.state()
     latest = large.database.one("SELECT to_json(max(updated_at))#>>'{}' FROM t")
     assert state.timestamp == latest
-    assert state.bound == timestamps.before(latest, 3600)
+    assert state.began is not None
+    assert state.bound == timestamps.before(min(latest, state.began, key=timestamps.order), 3600)
     reading = large.events()[0].reading
     assert reading is not None
     assert (reading.bound, reading.leaves[0].bounded) == (None, False)
@@ -118,6 +130,29 @@ def test_a_late_commit_within_the_look_back_is_read(large: Tide) -> None:
     assert large.rows()[-1]["id"] == OLD + 10
 
 
+def test_a_transaction_open_for_longer_than_the_look_back_is_read(large: Tide) -> None:
+    """Others go on and move the watermark: the bound stays before the time at which the oldest one got its id."""
+    limits = replace(BOUNDED, look_back=0.2)
+    with large.database.session() as late:
+        late.run(f"BEGIN; INSERT INTO t VALUES ({OLD + 10}, now(), now())")
+        for number in range(3):
+            time.sleep(0.3)
+            large.run(f"INSERT INTO t VALUES ({OLD + 20 + number}, clock_timestamp(), clock_timestamp())")
+            assert large.ingest(limits=limits).rows == 1
+        late.run("COMMIT")
+    assert large.ingest(limits=limits).rows == 1
+    assert large.rows()[-1]["id"] == OLD + 10
+    # Once it has ended the bound follows again.
+    for number in range(2):
+        time.sleep(0.3)
+        large.database.pass_horizon()
+        large.run(f"INSERT INTO t VALUES ({OLD + 30 + number}, clock_timestamp(), clock_timestamp())")
+        assert large.ingest(limits=limits).rows == 1
+    bound = large.state().bound
+    assert bound is not None
+    assert timestamps.order(bound) > timestamps.order(large.latest()[OLD + 22]["updated_at"])
+
+
 def test_a_bound_never_goes_back_in_the_ledger(large: Tide) -> None:
     """Though the table's latest timestamp does."""
     large.run("DELETE FROM t WHERE updated_at > now() - interval '1 hour'")
@@ -160,12 +195,14 @@ def test_bounds_work_on_every_type_of_timestamp(tide: Tide, kind: str) -> None:
         "INSERT INTO t VALUES (1, now() AT TIME ZONE 'UTC')",
     )
     tide.ingest(limits=BOUNDED)
+    set_bound(tide)
+    before = len(tide.rows())
     for number in range(2, 4):
         tide.run(
             f"INSERT INTO t VALUES ({number}, now() AT TIME ZONE 'UTC'), ({number + 10}, now() - interval '9 days')"
         )
         assert tide.ingest(limits=BOUNDED).rows == 1
-    assert tide.values("id") == [1, 2, 3]
+    assert sorted(row["id"] for row in tide.rows()[before:]) == [2, 3]
 
 
 def test_timestamps_sort_as_the_server_sorts_them(tide: Tide) -> None:

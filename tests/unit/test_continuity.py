@@ -16,7 +16,9 @@ from tidelog.windows import REACH, Database, Snapshot
 DATABASE = Database(system="7001", oid=5, name="shop", wal_timeline=3)
 TABLE = Table(100, "public", "orders", "r", columns=(), key=(), leaves=(), types=())
 STATE = State(offset=9, horizon=1000, database=DATABASE, oid=100)
-SNAPSHOT = Snapshot(DATABASE, horizon=1000, limit=1000, next=1000, read_at="now", standby=False, wal_position="0/1")
+SNAPSHOT = Snapshot(
+    DATABASE, horizon=1000, limit=1000, next=1000, read_at="now", seen_at="now", standby=False, wal_position="0/1"
+)
 
 
 def snapshot(**changes: Any) -> Snapshot:

@@ -37,7 +37,7 @@ from tidelog.plans import (
     Span,
     joined,
 )
-from tidelog.readings import LeafReading, Reading, Segment, deltas, undelta
+from tidelog.readings import LeafReading, Moment, Reading, Segment, deltas, undelta
 from tidelog.windows import Database
 
 TEXT = st.text(max_size=8)
@@ -57,6 +57,7 @@ SEGMENTS = st.builds(
     schema=TEXT,
 )
 LEAVES = st.builds(LeafReading, oid=st.integers(1, 9), start=XIDS, ahead=AHEAD, bounded=st.booleans())
+MOMENTS = st.none() | st.builds(Moment, at=TEXT, next=XIDS)
 READINGS = st.builds(
     Reading,
     leaves=st.lists(LEAVES, max_size=4, unique_by=lambda leaf: leaf.oid).map(tuple),
@@ -71,6 +72,8 @@ READINGS = st.builds(
     read_at=TEXT,
     timestamp=MAYBE,
     next_bound=MAYBE,
+    began=MAYBE,
+    moment=MOMENTS,
 )
 NUMBERS = st.integers(1, 30)
 CHUNKS = st.builds(
@@ -137,6 +140,8 @@ STATES = st.builds(
     ahead=AHEAD,
     timestamp=MAYBE,
     bound=MAYBE,
+    began=MAYBE,
+    moment=MOMENTS,
     read_at=MAYBE,
     database=st.none() | DATABASES,
     oid=OIDS,

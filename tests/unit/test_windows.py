@@ -34,7 +34,7 @@ def test_a_stored_id_equal_to_the_lower_half_of_the_limit_is_an_epoch_old() -> N
 def test_a_window_out_of_reach_is_no_window() -> None:
     """The distance that `age` measures would have turned round."""
     here = Snapshot(
-        Database("1", 1, "d", 1), 10 + REACH, 10 + REACH, 10 + REACH, "now", standby=False, wal_position=None
+        Database("1", 1, "d", 1), 10 + REACH, 10 + REACH, 10 + REACH, "now", "now", standby=False, wal_position=None
     )
     Window(start=10).condition(here, "r")
     with pytest.raises(OverflowError):
@@ -106,15 +106,15 @@ MARKS = MOMENTS | st.sampled_from(["infinity", "-infinity", "0044-03-15 BC", "20
 
 @given(st.lists(st.tuples(st.none() | MARKS, MOMENTS), max_size=10), st.floats(0, 10**7))
 def test_a_bound_never_goes_back(readings: list[tuple[str | None, str]], look_back: float) -> None:
-    """Nor does it ever pass the look-back before the watermark, or before the time of reading."""
+    """Nor does it ever pass the look-back before the watermark, or before the oldest transaction got its id."""
     bound: str | None = None
-    for watermark, read_at in readings:
-        after = next_bound(bound, watermark, read_at, look_back)
+    for watermark, began in readings:
+        after = next_bound(bound, watermark, began, look_back)
         if after != bound:
             assert after is not None
             assert bound is None or timestamps.order(after) >= timestamps.order(bound)
             assert watermark is not None
-            newest = min(timestamps.order(watermark), timestamps.order(read_at))
+            newest = min(timestamps.order(watermark), timestamps.order(began))
             moved = (datetime.fromisoformat(after) + timedelta(seconds=look_back)).isoformat()
             assert timestamps.order(moved) <= newest
         bound = after
@@ -137,3 +137,4 @@ def test_a_bound_never_goes_back(readings: list[tuple[str | None, str]], look_ba
 def test_a_bound_looks_back_from_the_watermark(watermark: str | None, bound: str | None) -> None:
     """By 15 minutes here; where there is nothing to look back from there is no bound."""
     assert next_bound(None, watermark, "2026-11-23T12:00:00+00:00", 900) == bound
+    assert next_bound(None, watermark, None, 900) is None
