@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pg8000.native
 from msgspec.structs import replace
 
+from tidelog import messages
 from tidelog.chunking import Chunking
 from tidelog.credentials import Credentials
-from tidelog.events import Event, Ingested, Remade, State, Supplied, fold
+from tidelog.events import Event, Ingested, Remade, Supplied, fold
 from tidelog.ingesting import Ingestion
 from tidelog.lake import read_segment_key
 from tidelog.ledger import Ledger
@@ -31,6 +32,8 @@ from tidelog.readings import undelta
 from tidelog.runs import Run
 from tidelog.segment import Segments
 from tidelog.source import Source
+from tidelog.state import State
+from tidelog.sweeping import Sweeping
 from tidelog.tables import TableName
 from tidelog.working import Jobs
 
@@ -223,6 +226,10 @@ class Tide:
     def ingest(self, table: str = "public.t", **parts: Any) -> Run:
         """Run a table once."""
         return self.ingestion(**parts).ingest(TableName.parse(table), seconds=SECONDS)
+
+    def sweep(self, table: str = "public.t", **parts: Any) -> Run:
+        """Have a table swept, up to its messages."""
+        return Sweeping(self.parts(**parts)).sweep(messages.sweep(TableName.parse(table), "r"), seconds=SECONDS)
 
     def read_chunks(self, messages: Sequence[Message] | None = None, **parts: Any) -> list[Run]:
         """Read the chunks of some messages, or of all that were sent, and of those that these send in turn."""

@@ -8,7 +8,7 @@ from pg8000.native import Connection
 from rich.console import Console
 
 from tidelog_cli.backfill import ask, offsets, show
-from tidelog_cli.following import follow
+from tidelog_cli.following import Wanted, follow
 from tidelog_cli.local import run_tick
 from tidelog_cli.output import show_tick
 from tidelog_cli.stack import Stack
@@ -89,7 +89,7 @@ class Archive:
         self._say(f"$ {_command('--wait')}")
         before = offsets(self._stack, [_AGAIN])
         [sent] = ask(self._stack, request)
-        [done] = follow(self._stack, {_AGAIN: sent["request"]}, before)
+        [done] = follow(self._stack, [Wanted(_AGAIN, before[_AGAIN], sent["request"])])
         self._say(str(done))
         return done.succeeded and done.rows == expected
 

@@ -13,12 +13,12 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from tidelog import ranges
-from tidelog.events import State
 from tidelog.messages import VERSION
 from tidelog.plans import ChunksDropped
+from tidelog.state import State
 from tidelog.tables import TableName
 from tidelog_cli import prices
-from tidelog_cli.following import follow
+from tidelog_cli.following import Wanted, follow, show_ended
 from tidelog_cli.output import aligned, console, duration, live_count, size
 from tidelog_cli.progress import Progress, plans_under_way
 from tidelog_cli.stack import Stack, StackName
@@ -87,15 +87,12 @@ def run(
             screen.print("A dry run: nothing was sent.")
         elif not wait:
             screen.print(f"Sent. How far it is: tidelog backfill list --stack {found.name}", markup=False)
-    sent = {each["table"]: each["request"] for each in rows if each["chunks"]}
-    done = follow(found, sent, before) if wait and not dry_run else []
+    sent = [Wanted(each["table"], before[each["table"]], each["request"]) for each in rows if wait and each["chunks"]]
+    done = [] if dry_run else follow(found, sent)
     if as_json:
         typer.echo(json.dumps({"backfills": rows, "done": [each.as_json() for each in done]}, indent=1))
-    for each in done:
-        if not as_json:
-            (screen if each.succeeded else console(err=True)).print(
-                str(each), style=None if each.succeeded else "red", markup=False
-            )
+    else:
+        show_ended(screen, done)
     if not all(each.succeeded for each in done):
         raise typer.Exit(1)
 
@@ -104,7 +101,7 @@ def run(
 def list_plans(
     stack: StackName, table: Annotated[str | None, typer.Option(metavar="TABLE")] = None, *, as_json: AsJson = False
 ) -> None:
-    """List large reads under way: first snapshots, large increments, backfills."""
+    """List large reads under way: first snapshots, large increments, backfills, sweeps."""
     found = _under_way(Stack.find(stack), table)
     now = datetime.now(UTC)
     if as_json:
@@ -127,7 +124,7 @@ def cancel(
     found = Stack.find(stack)
     progress = _named(found, plan)
     left = progress.plan.chunks - progress.plan.done_chunks
-    if progress.plan.kind != "backfill" and not yes:
+    if progress.plan.kind in ("snapshot", "increment") and not yes:
         typer.confirm(
             f"{plan} reads {progress.what} of {progress.table}: the rows of its {left} chunks will be missing in the "
             f"lake until tidelog backfill {progress.table} --all. Cancel it?",
@@ -136,7 +133,9 @@ def cancel(
 
     def drop(now: State) -> ChunksDropped | None:
         open_plan = now.plan(progress.plan.number)
-        return ChunksDropped(open_plan.number, ((1, open_plan.chunks),), "it was cancelled") if open_plan else None
+        if not open_plan:
+            return None
+        return ChunksDropped(open_plan.number, ((1, open_plan.chunks),), "it was cancelled", unread=True)
 
     _, event = found.ledger.append_if(progress.table, progress.state, drop, finished=0)
     console().print(f"cancelled {plan}: {left} chunks are dropped" if event else f"{plan} is over", markup=False)

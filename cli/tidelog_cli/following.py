@@ -1,20 +1,22 @@
-"""Waiting for backfills: each is followed through its ledger until it is over or a part lies in the dead letters."""
+"""Waiting for backfills and sweeps: each is followed through its ledger until it is over or a part of it has failed."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from rich.console import Console
 
 from tidelog.deadletters import Letter
 from tidelog.errors import InvalidMessage
 from tidelog.events import TimelineStarted
 from tidelog.ledger import Ledger
-from tidelog.messages import Backfill, ReadChunk, decode
+from tidelog.messages import Backfill, ReadChunk, Sweep, decode
 from tidelog.plans import ChunkRead, ChunksDropped, OpenPlan, Planned
 from tidelog.tables import TableName
-from tidelog_cli.output import live_bar, size
+from tidelog_cli.output import console, live_bar, size
 from tidelog_cli.stack import Stack
 
 _POLL_SECONDS = 1.0
@@ -22,8 +24,23 @@ _LETTERS_EVERY = 10
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """A backfill that is waited for, or a sweep.
+
+    Attributes:
+        table: the table.
+        offset: of its newest event before it was sent, or before it began.
+        request: id of the request; None where any sweep will do.
+    """
+
+    table: str
+    offset: int
+    request: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
-    """What became of a backfill.
+    """What became of it.
 
     Attributes:
         table: the table.
@@ -60,13 +77,13 @@ class Ended:
 
 
 class _Followed:
-    """One backfill, as far as its ledger was read."""
+    """One of them, as far as its ledger was read."""
 
-    def __init__(self, table: str, request: str, offset: int) -> None:
-        self.table = table
-        self.request = request
-        self._name = TableName.parse(table)
-        self._offset = offset
+    def __init__(self, wanted: Wanted) -> None:
+        self.table = wanted.table
+        self.request = wanted.request
+        self._name = TableName.parse(wanted.table)
+        self._offset = wanted.offset
         self.numbers: list[int] = []
         self.rows = self.bytes = 0
         self.plans: list[OpenPlan] = []
@@ -78,7 +95,9 @@ class _Followed:
         for event in ledger.events(self._name, after=self._offset):
             self._offset = event.offset
             match event.what:
-                case Planned(request=self.request):
+                case Planned(request=request, kind=kind) if request == self.request or (
+                    self.request is None and kind == "sweep"
+                ):
                     self.numbers.append(event.offset)
                 case Planned(instead=instead) if instead and instead.plan in self.numbers:
                     self.numbers.append(event.offset)
@@ -99,25 +118,24 @@ class _Followed:
             return False
         if message.table_name != self._name:
             return False
-        return (isinstance(message, ReadChunk) and message.plan in self.numbers) or (
-            isinstance(message, Backfill) and message.request == self.request
-        )
+        match message:
+            case ReadChunk(plan=plan):
+                return plan in self.numbers
+            case Backfill(request=request):
+                return request == self.request
+            case Sweep():
+                return self.request is None
+        return False
 
     def ended(self, reason: str = "") -> Ended:
         """Return what became of it."""
         return Ended(self.table, self.numbers[0] if self.numbers else 0, self.rows, self.bytes, reason or self.dropped)
 
 
-def follow(stack: Stack, requests: Mapping[str, str], offsets: Mapping[str, int]) -> list[Ended]:
-    """Wait until backfills are over, with a bar on a terminal.
-
-    Args:
-        stack: the stack.
-        requests: id of each request, by table.
-        offsets: of the last event of each table before it was sent.
-    """
+def follow(stack: Stack, wanted: Iterable[Wanted]) -> list[Ended]:
+    """Wait until backfills or sweeps are over, with a bar on a terminal."""
     ledger, ended = stack.ledger, list[Ended]()
-    under_way = [_Followed(table, request, offsets[table]) for table, request in requests.items()]
+    under_way = [_Followed(each) for each in wanted]
     with live_bar("reading") as show:
         for turn in range(10**9):
             for each in under_way:
@@ -132,6 +150,14 @@ def follow(stack: Stack, requests: Mapping[str, str], offsets: Mapping[str, int]
             show(*_progress(under_way))
             time.sleep(_POLL_SECONDS)
     return ended
+
+
+def show_ended(screen: Console, ended: Iterable[Ended]) -> None:
+    """Print what became of each; what has failed goes to stderr."""
+    for each in ended:
+        (screen if each.succeeded else console(err=True)).print(
+            str(each), style=None if each.succeeded else "red", markup=False
+        )
 
 
 def _failed(stack: Stack, under_way: list[_Followed]) -> dict[str, Ended]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from rich import box
 from rich.console import Console
@@ -38,6 +39,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def moment(text: str | None) -> str:
+    """Return a timestamp (ISO 8601, with a zone) as a person reads it, in UTC."""
+    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M:%S}" if text else ""
 
 
 def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, prose: str = "") -> Table:

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
-from tidelog.events import State
 from tidelog.ledger import Ledger
 from tidelog.plans import OpenPlan, Planned
+from tidelog.state import State
 from tidelog.tables import TableName
 
 _AT_ONCE = 16
@@ -43,7 +43,12 @@ class Progress:
         """What it reads, in words."""
         if self.planned.span:
             return f"{self.planned.span.since} to {self.planned.span.until}"
-        return {"snapshot": "the first snapshot", "increment": "what is new", "backfill": "all rows"}[self.plan.kind]
+        return {
+            "snapshot": "the first snapshot",
+            "increment": "what is new",
+            "backfill": "all rows",
+            "sweep": "what timestamps have hidden",
+        }[self.plan.kind]
 
     @property
     def share(self) -> float:

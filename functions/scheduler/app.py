@@ -1,8 +1,10 @@
-"""The scheduler: one tick, one message per table; then a look at whether all is well. Or a request for a backfill."""
+"""The scheduler: one tick, one message per table; then a look at whether all is well. Or a sweep, or a backfill."""
 
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -14,8 +16,10 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from tidelog.errors import TidelogError
 from tidelog.pipeline import Scheduler, build_scheduler
-from tidelog.scheduling import Tick, schedule
+from tidelog.requesting import read_sweep
+from tidelog.scheduling import Tick, schedule, schedule_sweep
 from tidelog.settings import SchedulerSettings, read_scheduler_settings
+from tidelog.tables import TableName
 from tidelog.watching import Sight
 
 logger = Logger()
@@ -32,11 +36,14 @@ def parts() -> tuple[SchedulerSettings, Scheduler]:
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  # noqa: ARG001 - Lambda passes both
     """Send the messages of a tick; return the tables, and what was left out and why.
 
-    Invoked with a `backfill` message it checks that, sends it, and returns what it will take, or what is wrong with it.
+    Invoked with a `backfill` or `sweep` request it checks that, sends it, and returns what it will take, or what is
+    wrong with it. The second schedule asks for a sweep too, and has a failure tried again.
     """
     settings, scheduler = parts()
+    if event.get("type") == "sweep" and "scheduled_time" in event:
+        return {"tables": sweep(settings, scheduler, event["scheduled_time"], [])}
     if "type" in event:
-        return take_request(scheduler, event)
+        return answer(lambda: take_request(settings, scheduler, event))
     due = event.get("scheduled_time") or datetime.now(UTC).isoformat()
     logger.info("tick started", due=due)
     tick = schedule(due, source=scheduler.source, queue=scheduler.queue, selection=settings.selection)
@@ -45,10 +52,34 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  #
     return {**asdict(tick), "tables": [str(table) for table in tick.tables]}
 
 
-def take_request(scheduler: Scheduler, event: dict[str, Any]) -> dict[str, Any]:
+def take_request(settings: SchedulerSettings, scheduler: Scheduler, event: dict[str, Any]) -> dict[str, Any]:
+    """Do what is asked for, and return what comes of it.
+
+    Raises:
+        TidelogError: what is wrong with it.
+    """
+    if event["type"] == "sweep":
+        request = uuid.uuid4().hex
+        tables = sweep(settings, scheduler, request, read_sweep(event))
+        return {"sweeps": [{"table": table, "request": request} for table in tables]}
+    answers = scheduler.requests.take(event)
+    logger.info("request taken", backfills=[asdict(answer) for answer in answers])
+    return {"backfills": [asdict(answer) for answer in answers]}
+
+
+def sweep(settings: SchedulerSettings, scheduler: Scheduler, request: str, tables: list[TableName]) -> list[str]:
+    """Have tables swept, all of them where none is named; return which."""
+    found = schedule_sweep(
+        request, tables, source=scheduler.source, queue=scheduler.queue, selection=settings.selection
+    )
+    logger.info("sweep sent", request=request, tables=len(found))
+    return [str(table) for table in found]
+
+
+def answer(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Answer a request. What is wrong with it is told to who asks, and no failure of the function."""
     try:
-        answers = scheduler.requests.take(event)
+        return ask()
     except TidelogError as error:
         logger.warning("request refused", error=type(error).__name__, reason=error.what)
         return {
@@ -60,8 +91,6 @@ def take_request(scheduler: Scheduler, event: dict[str, Any]) -> dict[str, Any]:
                 "hint": error.hint,
             }
         }
-    logger.info("request taken", backfills=[asdict(answer) for answer in answers])
-    return {"backfills": [asdict(answer) for answer in answers]}
 
 
 def report_tick(tick: Tick, stack: str) -> None:

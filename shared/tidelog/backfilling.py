@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 from tidelog.backfills import Division, divide
 from tidelog.continuity import find_break
 from tidelog.errors import DatabaseChanged, NotIngestible
-from tidelog.events import Event, State, What
+from tidelog.events import Event, What
 from tidelog.letters import Received
 from tidelog.messages import Backfill
 from tidelog.parts import Parts
 from tidelog.planning import whole_reading
 from tidelog.plans import OpenPlan, Planned
 from tidelog.runs import Run
+from tidelog.state import State
 from tidelog.tables import TableName
 
 _SKEW = timedelta(minutes=5)

@@ -58,7 +58,7 @@ def divide(opened: Findable, wanted: Backfill, chunk_bytes: int) -> Division:
         return Division(rows, table.size, "all rows", tuple(leaf for leaf in leaves if leaf.chunks))
     columns = _columns(table, wanted.column)
     span = Span(columns, wanted.since, wanted.until)
-    dated = tuple((column, table.is_date(column)) for column in columns)
+    dated = tuple((column, table.times[column] == "date") for column in columns)
     window = Window(times=Times(dated, span.since, span.since, span.until))
     estimated = {leaf.oid: opened.estimate(leaf, window) for leaf in table.leaves}
     taken = {leaf.oid: min(leaf.size, estimated[leaf.oid] * leaf.width) for leaf in table.leaves}

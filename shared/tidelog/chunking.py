@@ -12,10 +12,9 @@ from msgspec.structs import replace
 
 from tidelog.continuity import find_break
 from tidelog.errors import DatabaseChanged, OutOfTime, ReplicaBehind, UnknownTable, UnreadableData
-from tidelog.events import Event, State, What
+from tidelog.events import Event, What
 from tidelog.lake import Position, segment_key
 from tidelog.parts import Parts
-from tidelog.planning import chunk_parts
 from tidelog.plans import (
     DEEPEST,
     Chunk,
@@ -30,9 +29,11 @@ from tidelog.plans import (
     joined,
 )
 from tidelog.readings import Segment
+from tidelog.retracing import chunk_parts
 from tidelog.runs import Outcome, Run
 from tidelog.segment import Upload
 from tidelog.source import OpenTable
+from tidelog.state import State
 from tidelog.tables import Leaf, TableName
 from tidelog.windows import REACH, Snapshot
 
@@ -171,8 +172,9 @@ class Chunking:
             if opened.snapshot.standby:
                 raise ReplicaBehind("read", task.table, reason, "It is tried again; read from one server if this stays")
             raise _changed(task.table, reason)
-        columns = set(task.plan.span.columns if task.plan.span else ()) - set(opened.table.times)
-        if columns:
+        columns = {column for hidden in task.plan.hidden for column in hidden.columns}
+        columns |= set(task.plan.span.columns if task.plan.span else ())
+        if columns := columns - set(opened.table.times):
             reason = f"it has no timestamp column {' or '.join(sorted(columns))} any more"
             raise _GoneError(lambda: self._drop_all(task, reason))
         starts = (leaf.start or task.open.horizon for leaf in task.plan.reading.leaves)
@@ -228,9 +230,10 @@ class Chunking:
         return _run(task, "dropped")
 
     def _drop_all(self, task: _Task, reason: str) -> Run:
-        """End the plan. What it leaves unread counts as never read."""
-        leaves = tuple(leaf.oid for leaf in task.plan.reading.leaves) if task.open.kind != "backfill" else ()
-        return self._drop(task, lambda plan: ChunksDropped(plan.number, ((1, plan.chunks),), reason, leaves))
+        """End the plan. What a window's leaves unread counts as never read; what a sweep's does is the next one's."""
+        windows = task.open.kind in ("snapshot", "increment")
+        leaves = tuple(leaf.oid for leaf in task.plan.reading.leaves) if windows else ()
+        return self._drop(task, lambda p: ChunksDropped(p.number, ((1, p.chunks),), reason, leaves, unread=True))
 
     def _split(self, task: _Task) -> Run:
         """Replace the chunk by its halves: not even its first piece could be read."""

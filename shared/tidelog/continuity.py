@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from tidelog.errors import ReplicaBehind
-from tidelog.events import State
+from tidelog.state import State
 from tidelog.tables import Table
 from tidelog.windows import REACH, Database, Snapshot
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tidelog.events import State
 from tidelog.ledger import Ledger
 from tidelog.messages import chunk
 from tidelog.plans import Enqueued, OpenPlan
 from tidelog.queues import WorkQueue
+from tidelog.state import State
 from tidelog.tables import TableName
 
 

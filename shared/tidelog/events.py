@@ -1,10 +1,12 @@
-"""What happened to a table: immutable events, and the state they add up to.
+"""What happened to a table: immutable events, and how a state follows on the one before.
 
 Every event carries the state after it, so that the newest event alone is enough to go on from; `fold` says how that
 state follows from the one before, and is what a reader of the ledger can check it against.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import msgspec
 
@@ -13,62 +15,16 @@ from tidelog.plans import (
     ChunksDropped,
     ChunkSplit,
     Enqueued,
-    OpenPlan,
     PlanEvent,
     Planned,
     continued,
     opened,
 )
-from tidelog.readings import Moment, Reading, Segment
+from tidelog.readings import Reading, Segment
+from tidelog.state import Past, State, Swept
 from tidelog.windows import Database
 
 VERSION = 1
-
-
-class Past(msgspec.Struct, frozen=True):
-    """Up to where a relation was read that the table has no more, in case it comes back."""
-
-    horizon: int
-    ahead: tuple[int, ...] = ()
-    """Delta-coded (`deltas`)."""
-
-
-class State(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the events of a table add up to."""
-
-    offset: int = 0
-    """Of the last event; 0 before the first."""
-    timeline: int = 1
-    sequential_id: int = 0
-    """Of the last increment; 0 before the first."""
-    horizon: int = 0
-    """Where the next window starts; 0 where nothing was read on this timeline."""
-    ahead: tuple[int, ...] = ()
-    """Ids at or above the horizon that are emitted, delta-coded (`deltas`)."""
-    timestamp: str | None = None
-    """The watermark: the latest timestamp ingested."""
-    bound: str | None = None
-    """Lower bound in time of the next window."""
-    began: str | None = None
-    """A moment before which no transaction id at or above the horizon was given out."""
-    moment: Moment | None = None
-    """A later one, for which the horizon has not passed yet what was running then."""
-    read_at: str | None = None
-    """Server's time of the last reading that found rows."""
-    database: Database | None = None
-    oid: int = 0
-    leaves: tuple[int, ...] = ()
-    """Relations read up to the horizon."""
-    past: dict[int, Past] = {}
-    """Relations that were read and are no longer part of the table."""
-    schema: str | None = None
-    """Fingerprint of the table's schema document."""
-    plans: tuple[OpenPlan, ...] = ()
-    """Large reads under way."""
-
-    def plan(self, number: int) -> OpenPlan | None:
-        """Return a plan that is under way, None where it is over or never was."""
-        return next((plan for plan in self.plans if plan.number == number), None)
 
 
 class Snapshotted(msgspec.Struct, frozen=True, tag="snapshotted"):
@@ -230,6 +186,7 @@ def fold(before: State, what: What) -> State:
 
 def _read(before: State, reading: Reading, *, schema: str | None, sequential_id: int) -> State:
     leaves = tuple(leaf.oid for leaf in reading.leaves)
+    bounded = any(leaf.bounded for leaf in reading.leaves)
     gone = {oid: Past(before.horizon, before.ahead) for oid in before.leaves if oid not in leaves}
     kept = {oid: past for oid, past in before.past.items() if oid not in leaves}
     return State(
@@ -248,6 +205,9 @@ def _read(before: State, reading: Reading, *, schema: str | None, sequential_id:
         past=kept | gone,
         schema=schema,
         plans=before.plans,
+        swept=before.swept,
+        unswept=before.unswept or (before.offset + 1 if bounded else 0),
+        strategy=reading.strategy,
     )
 
 
@@ -279,14 +239,33 @@ def _carried_on(before: State, what: PlanEvent) -> State:
     after, plans = before, continued(before.plans, what)
     match what:
         case Planned():
-            if what.kind != "backfill" and not what.instead:
+            if what.kind in ("snapshot", "increment") and not what.instead:
                 after = _read(before, what.reading, schema=what.schema, sequential_id=before.sequential_id)
-            begun = opened(what, before.offset + 1)
-            plans = plans if begun.over else (*plans, begun)
+            after, plans = _without(after, what.lost), (*plans, opened(what, before.offset + 1))
         case ChunksDropped():
-            after = msgspec.structs.replace(
-                before,
-                leaves=tuple(oid for oid in before.leaves if oid not in what.leaves),
-                past={oid: past for oid, past in before.past.items() if oid not in what.leaves},
-            )
-    return msgspec.structs.replace(after, plans=plans)
+            after = _without(before, what.leaves)
+    return _ended(msgspec.structs.replace(after, plans=plans))
+
+
+def _without(state: State, leaves: Collection[int]) -> State:
+    """Return a state in which some relations count as never read."""
+    return msgspec.structs.replace(
+        state,
+        leaves=tuple(oid for oid in state.leaves if oid not in leaves),
+        past={oid: past for oid, past in state.past.items() if oid not in leaves},
+    )
+
+
+def _ended(state: State) -> State:
+    """Return a state without plans that are over; the last of a sweep's makes the table complete if nothing is left."""
+    going = tuple(plan for plan in state.plans if not plan.over)
+    swept = [plan for plan in state.plans if plan.kind == "sweep"]
+    unread = any(plan.unread for plan in swept)
+    if unread:  # A sweep may be two plans, where a relation was rewritten meanwhile.
+        going = tuple(msgspec.structs.replace(p, unread=True) if p.kind == "sweep" else p for p in going)
+    elif swept and all(plan.over for plan in swept):
+        last = swept[-1]
+        return msgspec.structs.replace(
+            state, plans=going, swept=Swept(last.horizon, last.complete_at), unswept=last.then
+        )
+    return msgspec.structs.replace(state, plans=going)

@@ -20,7 +20,7 @@ import msgspec
 
 from tidelog import timestamps
 from tidelog.errors import SegmentExists, SequenceBroken, UnknownColumn, UnknownTable
-from tidelog.events import State, Supplied
+from tidelog.events import Supplied
 from tidelog.lake import Position, segment_key
 from tidelog.ledger import OffsetTakenError
 from tidelog.parameters import Summary
@@ -29,6 +29,7 @@ from tidelog.pipeline import build_parts
 from tidelog.readings import Segment
 from tidelog.rows import Row, decode_lines, encode_row, latest_timestamp
 from tidelog.settings import read_worker_settings
+from tidelog.state import State
 from tidelog.tables import TableName
 from tidelog.windows import Bound, Window
 

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from tidelog.continuity import find_break
 from tidelog.errors import Conflict, DatabaseBusy
-from tidelog.events import Advanced, Event, Ingested, SchemaChanged, Snapshotted, State, TimelineStarted, What
+from tidelog.events import Advanced, Event, Ingested, SchemaChanged, Snapshotted, TimelineStarted, What
 from tidelog.lake import Position, segment_key
 from tidelog.ledger import OffsetTakenError
 from tidelog.parameters import Summary
@@ -24,6 +24,7 @@ from tidelog.plans import Kind, Planned
 from tidelog.readings import Moment, Segment
 from tidelog.runs import Outcome, Run
 from tidelog.source import OpenTable
+from tidelog.state import State
 from tidelog.tables import TableName
 
 _ATTEMPTS = 5

@@ -10,10 +10,11 @@ import msgspec
 from botocore.exceptions import ClientError
 
 from tidelog.errors import UnreadableData
-from tidelog.events import Event, State, What, decode, encode, event_after
+from tidelog.events import Event, What, decode, encode, event_after
 from tidelog.failures import error_code, store_errors
 from tidelog.lake import event_key, ledger_prefix, read_event_key
 from tidelog.objects import put_new
+from tidelog.state import State
 from tidelog.tables import TableName
 
 if TYPE_CHECKING:

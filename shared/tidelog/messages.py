@@ -75,6 +75,13 @@ class Backfill(_Message, frozen=True):
         return _group(f"{self.table}/backfill")
 
 
+class Sweep(_Message, frozen=True):
+    """Read what bounds in time have hidden in a table."""
+
+    request: str = ""
+    """Id of the request, or when the sweep was due (ISO 8601); empty where a person sent the message."""
+
+
 class ReadChunk(_Message, frozen=True):
     """Read one chunk of a plan."""
 
@@ -87,12 +94,23 @@ class ReadChunk(_Message, frozen=True):
         return _group(f"{self.table}/{self.plan}/{self.chunk}")
 
 
-Message = Ingest | Backfill | ReadChunk
+Message = Ingest | Backfill | Sweep | ReadChunk
+_EXAMPLES: Mapping[type[_Message], str] = {
+    Ingest: _INGEST,
+    Backfill: _BACKFILL,
+    Sweep: '{"version":1,"type":"sweep","table":"public.orders"}',
+    ReadChunk: _BACKFILL,
+}
 
 
 def ingest(table: TableName, tick: str) -> Ingest:
     """Return the message that has one table ingested for one tick."""
     return Ingest(version=VERSION, type="ingest", table=str(table), tick=tick)
+
+
+def sweep(table: TableName, request: str) -> Sweep:
+    """Return the message that has one table swept."""
+    return Sweep(version=VERSION, type="sweep", table=str(table), request=request)
 
 
 def chunk(table: TableName, plan: int, number: int) -> ReadChunk:
@@ -133,19 +151,21 @@ def read(data: Mapping[str, Any]) -> Message:
         message: Message = _fields(data, Ingest)
     elif kind == "backfill":
         message = _fields(data, ReadChunk) if "plan" in data else _range(_fields(data, Backfill))
+    elif kind == "sweep":
+        message = _fields(data, Sweep)
     else:
-        raise _invalid("type", kind, "must be one of ingest, backfill")
+        raise _invalid("type", kind, "must be one of ingest, backfill, sweep")
     try:
         _ = message.table_name
     except ValueError as error:
-        example = _INGEST if kind == "ingest" else _BACKFILL
+        example = _EXAMPLES[type(message)]
         raise _invalid("table", message.table, "is not a table name: write schema.table", example) from error
     return message
 
 
 def _fields(data: Mapping[str, Any], kind: type[_M]) -> _M:
     """Return a message of some kind: no unknown field, and each of its type."""
-    example = _INGEST if kind is Ingest else _BACKFILL
+    example = _EXAMPLES[kind]
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     if unknown := sorted(set(data) - set(fields)):
         raise _invalid(

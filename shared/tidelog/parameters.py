@@ -11,8 +11,8 @@ import msgspec
 from botocore.exceptions import ClientError
 
 from tidelog.errors import UnreadableData
-from tidelog.events import State
 from tidelog.failures import error_code, store_errors
+from tidelog.state import State
 from tidelog.tables import TableName
 
 if TYPE_CHECKING:
@@ -30,6 +30,12 @@ class Summary(msgspec.Struct, frozen=True):
     horizon: int = 0
     checked_at: str | None = None
     """When the table was last read with success, or first awaited (ISO 8601): noted now and then, not by every run."""
+    strategy: str = ""
+    """How its last window was found, and why so."""
+    hidden: bool = False
+    """Whether bounds in time may have hidden something since `complete_at`; else it is complete with each run."""
+    complete_at: str | None = None
+    """Up to when it is complete, by the server's clock; None where it was never swept."""
 
     @property
     def is_blank(self) -> bool:
@@ -50,6 +56,9 @@ def summarize(state: State, at: datetime) -> Summary:
         state.timeline,
         state.horizon,
         at.isoformat(timespec="seconds"),
+        state.strategy,
+        bool(state.unswept),
+        state.complete_at,
     )
 
 

@@ -1,8 +1,8 @@
-"""From a table's state to the windows of its next run, in one piece or in chunks, and from events back to windows."""
+"""From a table's state to the windows of its next run, in one piece or in chunks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Protocol
@@ -11,9 +11,10 @@ from msgspec.structs import replace as changed
 
 from tidelog import timestamps
 from tidelog.continuity import current_database
-from tidelog.events import Past, State
-from tidelog.plans import Chunk, Planned, PlannedLeaf, Span
+from tidelog.hidden import Hidden
+from tidelog.plans import PlannedLeaf
 from tidelog.readings import LeafReading, Moment, Reading, deltas, undelta
+from tidelog.state import Past, State
 from tidelog.tables import Leaf, Table
 from tidelog.windows import (
     AHEAD_CAP,
@@ -22,7 +23,6 @@ from tidelog.windows import (
     Found,
     Snapshot,
     Strategy,
-    Times,
     Window,
     choose_strategy,
     next_bound,
@@ -204,6 +204,32 @@ def whole_reading(opened: Findable, state: State) -> Reading:
     return _reading(opened, state, windows, strategy, below=True, emitted=set(), watermark=state.timestamp)
 
 
+def sweep_windows(table: Table, state: State, hidden: Sequence[Hidden]) -> Reading:
+    """Return a reading of what was hidden in the relations that a table has, all below the state's horizon.
+
+    Args:
+        table: the table.
+        state: its state, which has read it.
+        hidden: what is hidden.
+    """
+    assert state.database  # noqa: S101 - for the type: it was read
+    first = {oid: min(each.first for each in hidden if oid in each.leaves) for each in hidden for oid in each.leaves}
+    return Reading(
+        leaves=tuple(LeafReading(leaf.oid, first[leaf.oid]) for leaf in table.leaves if leaf.oid in first),
+        columns=(),
+        bound=None,
+        below=True,
+        strategy="sweep: it was hidden by bounds in time",
+        database=state.database,
+        oid=state.oid,
+        horizon=state.horizon,
+        ahead=(),
+        read_at=state.read_at or "",
+        timestamp=state.timestamp,
+        next_bound=state.bound,
+    )
+
+
 def _reading(
     opened: Findable,
     state: State,
@@ -260,50 +286,3 @@ def _window(leaf: Leaf, state: State, strategy: Strategy, next_xid: int) -> Wind
     if past.horizon and next_xid - past.horizon <= REACH:
         return Window(past.horizon, undelta(past.ahead))
     return Window()
-
-
-def chunk_parts(table: Table, plan: Planned, chunk: Chunk, horizon: int) -> Iterator[Part]:
-    """Yield the windows of a chunk, of those leaves that the table still has.
-
-    Args:
-        table: the table.
-        plan: its plan.
-        chunk: the chunk.
-        horizon: row versions below it are read; and those above it that the table's next window leaves out since they
-            were emitted, though not of this leaf.
-    """
-    read = {leaf.oid: leaf for leaf in plan.reading.leaves}
-    pages = (chunk.first, chunk.end) if chunk.leaf else None
-    for leaf in table.leaves:
-        if leaf.oid in read and chunk.leaf in (0, leaf.oid):
-            before = read[leaf.oid]
-            times = _times(table, plan.span, chunk) if plan.span else None
-            ahead, emitted = undelta(before.ahead), undelta(plan.reading.ahead)
-            window = Window(before.start, ahead, end=horizon, also=emitted, pages=pages, times=times)
-            yield Part(leaf, window)
-
-
-def _times(table: Table, span: Span, chunk: Chunk) -> Times:
-    columns = tuple((column, table.is_date(column)) for column in span.columns)
-    return Times(columns, span.since, chunk.since or span.since, chunk.until or span.until)
-
-
-def again(opened: Findable, reading: Reading) -> Iterator[Part]:
-    """Yield the windows that an event has read, as far as its relations and its transaction ids are still there."""
-    snapshot = opened.snapshot
-    if not is_same(opened, reading):
-        return
-    read = {leaf.oid: leaf for leaf in reading.leaves}
-    for leaf in opened.table.leaves:
-        before = read.get(leaf.oid)
-        if before and snapshot.next - (before.start or reading.horizon) <= REACH:
-            bound = Bound(reading.columns, reading.bound) if before.bounded and reading.bound else None
-            ahead, emitted = undelta(before.ahead), undelta(reading.ahead)
-            yield Part(leaf, Window(before.start, ahead, bound, reading.horizon, emitted))
-
-
-def is_same(opened: Findable, reading: Reading) -> bool:
-    """Say whether this is the table that was read."""
-    snapshot, was = opened.snapshot, reading.database
-    here = (opened.table.oid, snapshot.database.system, snapshot.database.oid)
-    return here == (reading.oid, was.system, was.oid)

@@ -13,10 +13,11 @@ from typing import Literal
 
 import msgspec
 
+from tidelog.hidden import Hidden
 from tidelog.ranges import even, length
 from tidelog.readings import Reading, Segment
 
-Kind = Literal["snapshot", "increment", "backfill"]
+Kind = Literal["snapshot", "increment", "backfill", "sweep"]
 Numbers = tuple[tuple[int, int], ...]
 """Numbers as ranges, both ends included, in order."""
 
@@ -99,6 +100,15 @@ class Planned(msgspec.Struct, frozen=True, tag="planned", omit_defaults=True):
     request: str = ""
     """Id of the request or message that asked for it: one that comes again finds its plan."""
     instead: Dropped | None = None
+    hidden: tuple[Hidden, ...] = ()
+    """What a sweep reads."""
+    complete_at: str | None = None
+    """Up to when a sweep makes the table complete, by the server's clock."""
+    then: int = 0
+    """Offset of the first event that may tell of what it leaves to the next sweep."""
+    lost: tuple[int, ...] = ()
+    """Relations that are no longer part of the table, and in which something is hidden: should they come back, they are
+    read whole."""
 
     @property
     def chunks(self) -> int:
@@ -174,6 +184,8 @@ class ChunksDropped(msgspec.Struct, frozen=True, tag="chunks_dropped", omit_defa
     reason: str
     leaves: tuple[int, ...] = ()
     """Relations that count as never read from now on: should they come back, they are read whole."""
+    unread: bool = False
+    """Whether there are rows that they would have read."""
 
 
 PlanEvent = Planned | Enqueued | ChunkRead | ChunkSplit | ChunksDropped
@@ -198,6 +210,12 @@ class OpenPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     sent: bool = False
     """Whether all messages are on the queue, or were."""
     request: str = ""
+    complete_at: str | None = None
+    """Up to when a sweep makes the table complete, by the server's clock."""
+    then: int = 0
+    """Offset of the first event that may tell of what a sweep leaves to the next."""
+    unread: bool = False
+    """Whether chunks were dropped that would have read rows."""
 
     @property
     def pending(self) -> Iterator[int]:
@@ -228,20 +246,25 @@ class OpenPlan(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def opened(what: Planned, offset: int) -> OpenPlan:
     """Return the plan that begins with an event at an offset."""
-    return OpenPlan(offset, what.kind, what.reading.horizon, what.chunks, what.bytes, request=what.request)
+    plan = OpenPlan(offset, what.kind, what.reading.horizon, what.chunks, what.bytes, request=what.request)
+    if what.kind == "sweep":
+        plan = msgspec.structs.replace(plan, complete_at=what.complete_at, then=what.then)
+    return plan
 
 
 def continued(plans: Iterable[OpenPlan], what: PlanEvent) -> tuple[OpenPlan, ...]:
-    """Return the open plans after an event on one of them."""
+    """Return the plans after an event on one of them, that one too if it is over."""
     number = what.instead.plan if isinstance(what, Planned) and what.instead else getattr(what, "plan", 0)
-    after = (_after(plan, what) if plan.number == number else plan for plan in plans)
-    return tuple(plan for plan in after if not plan.over)
+    return tuple(_after(plan, what) if plan.number == number else plan for plan in plans)
 
 
 def _after(plan: OpenPlan, what: PlanEvent) -> OpenPlan:
     match what:
-        case Planned(instead=Dropped(chunks=chunks)) | ChunksDropped(chunks=chunks):
+        case Planned(instead=Dropped(chunks=chunks)):
             return _done(plan, chunks)
+        case ChunksDropped(chunks=chunks):
+            plan = _done(plan, chunks)
+            plan = msgspec.structs.replace(plan, unread=plan.unread or what.unread)
         case ChunkRead():
             plan = _done(plan, ((what.chunk.number, what.chunk.number),), (what.rest,) if what.rest else ())
             rows = what.segment.rows if what.segment else 0

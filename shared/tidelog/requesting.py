@@ -1,4 +1,4 @@
-"""A backfill on request: checked against the database before anything is sent, and what it will take."""
+"""Requests: a backfill is checked against the database before anything is sent, and what it will take is told."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from msgspec.structs import replace
 
 from tidelog.backfills import divide
 from tidelog.errors import InvalidMessage, NotIngestible
-from tidelog.messages import Backfill, read
+from tidelog.messages import Backfill, Message, read
 from tidelog.parameters import Parameters
 from tidelog.queues import WorkQueue
 from tidelog.source import Source
+from tidelog.tables import TableName
 
 _SECONDS = 40
 
@@ -108,18 +109,38 @@ class Requests:
         )
 
 
+def read_sweep(asked: Mapping[str, Any]) -> list[TableName]:
+    """Return the tables that are to be swept, none where all are meant.
+
+    Args:
+        asked: a `sweep` message; `tables` in place of `table` names several, or both are left out.
+
+    Raises:
+        InvalidMessage: naming the field, the value and the remedy.
+    """
+    fields = dict(asked)
+    if "tables" not in fields and "table" not in fields:
+        return []
+    return [one.table_name for one in _each(fields)]
+
+
 def _wanted(asked: Mapping[str, Any]) -> tuple[list[Backfill], bool]:
     fields = dict(asked)
     dry = fields.pop("dry_run", False)
     if not isinstance(dry, bool):
         raise InvalidMessage("read", "the request", f"dry_run {dry!r} must be true or false", "Leave it out to send")
+    wanted = _each(fields)
+    if not all(isinstance(one, Backfill) for one in wanted):
+        raise InvalidMessage("read", "the request", "it is no backfill", "Give from and to, or all")
+    return [one for one in wanted if isinstance(one, Backfill)], dry
+
+
+def _each(fields: dict[str, Any]) -> list[Message]:
+    """Return the messages of a request that may name several tables."""
     tables = fields.pop("tables", None)
     if tables is None:
         tables = [fields.get("table")]
     elif "table" in fields or not isinstance(tables, list) or not tables:
         reason = f"tables {tables!r} must be a list of names, and the only one beside no table"
         raise InvalidMessage("read", "the request", reason, 'Send for example "tables": ["public.orders"]')
-    wanted = list({one.table: one for one in (read({**fields, "table": table}) for table in tables)}.values())
-    if not all(isinstance(one, Backfill) for one in wanted):
-        raise InvalidMessage("read", "the request", "it is no backfill", "Give from and to, or all")
-    return [one for one in wanted if isinstance(one, Backfill)], dry
+    return list({one.table: one for one in (read({**fields, "table": table}) for table in tables)}.values())

@@ -14,8 +14,7 @@ from tidelog.errors import NotIngestible
 from tidelog.quoting import identifier
 from tidelog.schema import ColumnDocument, SchemaDocument
 
-_DATE = 1082
-_TIMESTAMP_TYPES = frozenset({_DATE, 1114, 1184})  # date, timestamp, timestamptz
+_TIMESTAMP_TYPES = {1082: "date", 1114: "timestamp", 1184: "timestamptz"}
 _PLAIN = re.compile(r"[^\W\d][\w$-]*")
 _WIDTH = 128.0  # of a row, where nobody knows better
 _NAME_BYTES = 63  # NAMEDATALEN, less the zero at its end
@@ -185,14 +184,10 @@ class Table(msgspec.Struct, frozen=True):
         """Size of the rows on disk, with large values kept apart."""
         return sum(leaf.size for leaf in self.leaves)
 
-    def is_date(self, column: str) -> bool:
-        """Say whether a column is of type date."""
-        return any(each.name == column and each.type == _DATE for each in self.columns)
-
     @property
-    def times(self) -> tuple[str, ...]:
-        """Every column of type date, timestamp or timestamptz, whatever its name."""
-        return tuple(c.name for c in self.columns if c.type in _TIMESTAMP_TYPES)
+    def times(self) -> dict[str, str]:
+        """Every column of type date, timestamp or timestamptz, whatever its name, and its type."""
+        return {c.name: _TIMESTAMP_TYPES[c.type] for c in self.columns if c.type in _TIMESTAMP_TYPES}
 
     @property
     def timestamp_columns(self) -> tuple[str, ...]:

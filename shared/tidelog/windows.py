@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import msgspec
 
 from tidelog import timestamps
+from tidelog.hidden import Unseen
 from tidelog.quoting import identifier, literal
 from tidelog.ranges import whole_days
 from tidelog.tables import Leaf, Table
@@ -121,6 +122,7 @@ class Window:
         also: ids at or above `end` to read all the same.
         pages: the first page to read, and the one behind the last; None reads all.
         times: a range in time.
+        unseen: only what earlier windows have hidden.
     """
 
     start: int = 0
@@ -130,6 +132,7 @@ class Window:
     also: tuple[int, ...] = ()
     pages: tuple[int, int] | None = None
     times: Times | None = None
+    unseen: Unseen | None = None
 
     def condition(self, snapshot: Snapshot, row: str) -> str:
         """Return the window as SQL.
@@ -157,6 +160,8 @@ class Window:
             parts.append(f"({below} OR {_among(self.also, row)})" if self.also else below)
         if self.bound:
             parts.append(self.bound.condition(row))
+        if self.unseen:
+            parts.append(self.unseen.condition(row, snapshot.next))
         return " AND ".join(parts) or "true"
 
 

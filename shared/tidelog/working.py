@@ -14,11 +14,12 @@ from tidelog.deadletters import DeadLetters, Failures
 from tidelog.errors import Permanent, TidelogError
 from tidelog.ingesting import Ingestion
 from tidelog.letters import Failure, Received, failure_of, retry_seconds
-from tidelog.messages import Backfill, Ingest, Message, ReadChunk, decode
+from tidelog.messages import Backfill, Ingest, Message, ReadChunk, Sweep, decode
 from tidelog.notices import Notices
 from tidelog.parts import Parts
 from tidelog.queues import WorkQueue
 from tidelog.runs import Run
+from tidelog.sweeping import Sweeping
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Jobs:
         self._ingestion = Ingestion(parts)
         self._backfilling = Backfilling(parts)
         self._chunking = Chunking(parts)
+        self._sweeping = Sweeping(parts)
 
     def do(self, work: Message, message: Received, *, seconds: float) -> Run:
         """Do it.
@@ -57,6 +59,8 @@ class Jobs:
                 return self._ingestion.ingest(work.table_name, seconds=seconds)
             case Backfill():
                 return self._backfilling.plan(work, message, seconds=seconds)
+            case Sweep():
+                return self._sweeping.sweep(work, seconds=seconds)
             case ReadChunk():
                 return self._chunking.read(work.table_name, work.plan, work.chunk, seconds=seconds)
 

@@ -27,7 +27,6 @@ from tidelog.errors import (
     UnknownColumn,
     UnknownTable,
 )
-from tidelog.events import State
 from tidelog.lake import read_segment_key
 from tidelog.letters import Received
 from tidelog.messages import Backfill, ReadChunk, read
@@ -37,6 +36,7 @@ from tidelog.quoting import literal
 from tidelog.requesting import Requests
 from tidelog.runs import Run
 from tidelog.source import Source
+from tidelog.state import State
 from tidelog.tables import TableName
 
 PAGE = 8192

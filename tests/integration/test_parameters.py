@@ -9,8 +9,8 @@ import pytest
 from tests.faults import Process, Step, refusal
 from tests.tide import Lake
 from tidelog.errors import AccessDenied, StoreUnreachable, UnreadableData
-from tidelog.events import State
 from tidelog.parameters import Parameters, Summary, summarize
+from tidelog.state import State
 from tidelog.tables import TableName
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -16,9 +16,10 @@ from tests.conftest import make_lake
 from tests.faults import COMMIT, CREATE, DESCRIBE, PART, PROJECT, PUBLISH, STEPS, KilledError, Process, Step, refusal
 from tests.tide import Database, Tide
 from tidelog.errors import Conflict, DatabaseBusy, StoreUnreachable, UnreadableData
-from tidelog.events import Remade, SchemaChanged, State
+from tidelog.events import Remade, SchemaChanged
 from tidelog.lake import event_key, read_segment_key
 from tidelog.parameters import Summary
+from tidelog.state import State
 from tidelog.tables import TableName
 from tidelog_sandbox.cloud import Cloud
 

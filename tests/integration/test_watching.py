@@ -16,12 +16,12 @@ from tests.faults import Process, Step, refusal
 from tests.integration.conftest import Clock, Post
 from tests.tide import LIMITS, Database, Lake, Server, Tide, connect, wait_for
 from tidelog.errors import AccessDenied
-from tidelog.events import State
 from tidelog.horizon import Holder, Horizon
 from tidelog.marks import Marks
 from tidelog.notices import Notices
 from tidelog.parameters import Parameters, Summary, summarize
 from tidelog.source import Source
+from tidelog.state import State
 from tidelog.tables import TableName
 from tidelog.watching import Sight, Watch, Watching
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -215,15 +216,18 @@ def test_queues_are_fifo_and_encrypted_and_only_ours_redrive(of_type: Find) -> N
     ]
 
 
-def test_the_schedule_starts_the_scheduler_and_gives_up_before_the_next_ticks(of_type: Find) -> None:
-    """Two stacks have two schedules: none is named. The tick says when it was due."""
-    (schedule,) = of_type("Scheduler::Schedule").values()
+def test_the_schedules_start_the_scheduler_and_give_up_before_the_next_ticks(of_type: Find) -> None:
+    """Two stacks have schedules of their own: none is named. A tick and a sweep say when they were due."""
+    tick, sweep = sorted(of_type("Scheduler::Schedule").values(), key=lambda each: each["ScheduleExpression"]["Ref"])
 
-    assert "Name" not in schedule
-    assert schedule["ScheduleExpression"] == {"Ref": "Schedule"}
-    assert schedule["Target"]["Arn"] == {"Fn::GetAtt": ["SchedulerFunction", "Arn"]}
-    assert "<aws.scheduler.scheduled-time>" in schedule["Target"]["Input"]
-    assert schedule["Target"]["RetryPolicy"]["MaximumEventAgeInSeconds"] <= 300
+    for schedule, expression, age in ((tick, "Schedule", 300), (sweep, "SweepSchedule", 3600)):
+        assert "Name" not in schedule
+        assert schedule["ScheduleExpression"] == {"Ref": expression}
+        assert schedule["Target"]["Arn"] == {"Fn::GetAtt": ["SchedulerFunction", "Arn"]}
+        assert json.loads(schedule["Target"]["Input"])["scheduled_time"] == "<aws.scheduler.scheduled-time>"
+        assert schedule["Target"]["RetryPolicy"]["MaximumEventAgeInSeconds"] <= age
+    assert "type" not in json.loads(tick["Target"]["Input"])
+    assert json.loads(sweep["Target"]["Input"])["type"] == "sweep"
 
 
 def test_the_lake_is_kept_private_and_clean(template: dict[str, Any], resources: dict[str, Any]) -> None:
@@ -303,10 +307,10 @@ def test_whatever_fails_or_falls_silent_has_an_alarm_with_words(of_type: Find, p
 def test_a_tick_that_can_not_be_started_or_fails_is_kept(resources: dict[str, Any], of_type: Find) -> None:
     """By the schedule where it could not start the function, by Lambda where the function failed each time."""
     kept = {"Fn::GetAtt": ["MissedTicks", "Arn"]}
-    (schedule,) = of_type("Scheduler::Schedule").values()
+    schedules = of_type("Scheduler::Schedule").values()
     (asynchronous,) = of_type("Lambda::EventInvokeConfig").values()
 
-    assert schedule["Target"]["DeadLetterConfig"] == {"Arn": kept}
+    assert [schedule["Target"]["DeadLetterConfig"] for schedule in schedules] == [{"Arn": kept}] * 2
     assert asynchronous["FunctionName"] == {"Ref": "SchedulerFunction"}
     assert asynchronous["DestinationConfig"]["OnFailure"]["Destination"] == kept
     for role in ("ScheduleRole", "SchedulerRole"):

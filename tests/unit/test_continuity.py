@@ -9,7 +9,7 @@ import pytest
 
 from tidelog.continuity import current_database, find_break
 from tidelog.errors import ReplicaBehind
-from tidelog.events import State
+from tidelog.state import State
 from tidelog.tables import Table
 from tidelog.windows import REACH, Database, Snapshot
 

@@ -14,11 +14,9 @@ from tidelog.events import (
     Advanced,
     Event,
     Ingested,
-    Past,
     Remade,
     SchemaChanged,
     Snapshotted,
-    State,
     Supplied,
     TimelineStarted,
     What,
@@ -38,6 +36,7 @@ from tidelog.plans import (
     joined,
 )
 from tidelog.readings import LeafReading, Moment, Reading, Segment, deltas, undelta
+from tidelog.state import Past, State
 from tidelog.windows import Database
 
 TEXT = st.text(max_size=8)

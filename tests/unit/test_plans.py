@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.unit.test_events import READINGS, SEGMENTS, TEXT
-from tidelog.events import State, What, fold
+from tidelog.events import What, fold
 from tidelog.plans import (
     Chunk,
     ChunkRead,
@@ -26,6 +26,7 @@ from tidelog.plans import (
 )
 from tidelog.ranges import length
 from tidelog.readings import Reading
+from tidelog.state import State
 
 NUMBERS = st.tuples(st.integers(1, 60), st.integers(0, 9)).map(lambda pair: (pair[0], sum(pair)))
 RANGES = st.lists(NUMBERS, max_size=6)

@@ -1,0 +1,74 @@
+"""`tidelog sweep`: what timestamps do not tell is looked for now, and not at the next time of the schedule."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from tidelog.ledger import Ledger
+from tidelog.messages import VERSION
+from tidelog.tables import TableName
+from tidelog_cli.following import Wanted, follow, show_ended
+from tidelog_cli.output import console
+from tidelog_cli.stack import Stack, StackName
+
+
+def sweep(
+    stack: StackName,
+    tables: Annotated[
+        list[str] | None, typer.Argument(metavar="[TABLE]...", help="schema.table; all tables where none is named.")
+    ] = None,
+    *,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until it is done; status 1 if a part of it fails.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Read what the timestamps of large tables have hidden: back-dated rows, updates that left them alone, NULLs.
+
+    Nothing that was written is written again. The stack does it by itself on SweepSchedule.
+    """
+    found = Stack.find(stack)
+    request: dict[str, Any] = {"version": VERSION, "type": "sweep"}
+    if tables:
+        request["tables"] = [str(_table(table)) for table in tables]
+    ledger = found.ledger
+    before = {str(table): _wanted(ledger, table) for table in _known(ledger, tables)} if wait else {}
+    sent = [each["table"] for each in found.ask(request)["sweeps"]]
+    done = follow(found, [wanted for table in sent if (wanted := before.get(table))])
+    if as_json:
+        typer.echo(json.dumps({"sweeps": sent, "done": [each.as_json() for each in done]}, indent=1))
+    elif wait:
+        show_ended(console(), done)
+        if complete := len(sent) - len(done):
+            console().print(f"{complete} of {len(sent)} tables had nothing hidden", markup=False)
+    else:
+        console().print(
+            f"Sent for {len(sent)} tables. How far it is: tidelog backfill list --stack {found.name}; "
+            f"up to when a table is complete: tidelog tables --stack {found.name}",
+            markup=False,
+        )
+    if not all(each.succeeded for each in done):
+        raise typer.Exit(1)
+
+
+def _known(ledger: Ledger, tables: list[str] | None) -> list[TableName]:
+    return [_table(table) for table in tables] if tables else list(ledger.tables())
+
+
+def _wanted(ledger: Ledger, table: TableName) -> Wanted | None:
+    """Return from where on a table's sweep is followed, None where it has nothing to do."""
+    head = ledger.head(table)
+    if head is None or head.state.is_swept:
+        return None
+    under_way = [plan.number - 1 for plan in head.state.plans if plan.kind == "sweep"]
+    return Wanted(str(table), min(under_way, default=head.offset))
+
+
+def _table(text: str) -> TableName:
+    try:
+        return TableName.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="TABLE") from error

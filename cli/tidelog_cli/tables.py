@@ -1,0 +1,57 @@
+"""`tidelog tables`: each table of a stack, how it is read, and up to when it is complete."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from tidelog.parameters import Parameters, Summary
+from tidelog.tables import TableName
+from tidelog_cli.output import aligned, console, moment
+from tidelog_cli.stack import Stack, StackName
+
+
+def tables(stack: StackName, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the tables: how each is read and why so, when it was read last, up to when it is complete. Times are UTC."""
+    found = Stack.find(stack)
+    parameters = Parameters(found.client("ssm"), found.outputs["ParameterPrefix"])
+    known = sorted(parameters.read_all())
+    if as_json:
+        typer.echo(json.dumps([_as_json(table, summary) for table, summary in known], indent=1))
+    elif not known:
+        console().print("No table was ingested yet: the first tick does that.")
+    else:
+        headings = ("table", "increments", "latest timestamp", "last read", "complete up to", "how it is read")
+        rows = [_row(table, summary) for table, summary in known]
+        console().print(aligned(headings, rows, left=6, prose="how it is read"))
+
+
+def _row(table: TableName, summary: Summary) -> tuple[str, ...]:
+    if not summary.offset:
+        return (str(table), "", "", "", "", "not read yet")
+    return (
+        str(table),
+        f"{summary.sequential_id:,}",
+        summary.timestamp or "",
+        moment(summary.checked_at),
+        moment(_complete(summary)) or "the next sweep",
+        summary.strategy,
+    )
+
+
+def _complete(summary: Summary) -> str | None:
+    return summary.complete_at if summary.hidden else summary.checked_at
+
+
+def _as_json(table: TableName, summary: Summary) -> dict[str, Any]:
+    return {
+        "table": str(table),
+        "sequential_id": summary.sequential_id,
+        "timestamp": summary.timestamp,
+        "timeline": summary.timeline,
+        "checked_at": summary.checked_at,
+        "complete_at": _complete(summary),
+        "strategy": summary.strategy,
+    }

@@ -1,0 +1,60 @@
+"""From events back to windows: what a chunk of a plan reads, and what an event has read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tidelog.hidden import Unseen
+from tidelog.planning import Findable, Part
+from tidelog.plans import Chunk, Planned, Span
+from tidelog.readings import Reading, undelta
+from tidelog.tables import Table
+from tidelog.windows import REACH, Bound, Times, Window
+
+
+def chunk_parts(table: Table, plan: Planned, chunk: Chunk, horizon: int) -> Iterator[Part]:
+    """Yield the windows of a chunk, of those leaves that the table still has.
+
+    Args:
+        table: the table.
+        plan: its plan.
+        chunk: the chunk.
+        horizon: row versions below it are read; and those above it that the table's next window leaves out since they
+            were emitted, though not of this leaf.
+    """
+    read = {leaf.oid: leaf for leaf in plan.reading.leaves}
+    pages = (chunk.first, chunk.end) if chunk.leaf else None
+    for leaf in table.leaves:
+        if leaf.oid in read and chunk.leaf in (0, leaf.oid):
+            before = read[leaf.oid]
+            times = _times(table, plan.span, chunk) if plan.span else None
+            hidden = tuple(each for each in plan.hidden if leaf.oid in each.leaves)
+            unseen = Unseen(hidden, table.times) if hidden else None
+            ahead, emitted = undelta(before.ahead), undelta(plan.reading.ahead)
+            yield Part(leaf, Window(before.start, ahead, None, horizon, emitted, pages, times, unseen))
+
+
+def _times(table: Table, span: Span, chunk: Chunk) -> Times:
+    columns = tuple((column, table.times[column] == "date") for column in span.columns)
+    return Times(columns, span.since, chunk.since or span.since, chunk.until or span.until)
+
+
+def again(opened: Findable, reading: Reading) -> Iterator[Part]:
+    """Yield the windows that an event has read, as far as its relations and its transaction ids are still there."""
+    snapshot = opened.snapshot
+    if not is_same(opened, reading):
+        return
+    read = {leaf.oid: leaf for leaf in reading.leaves}
+    for leaf in opened.table.leaves:
+        before = read.get(leaf.oid)
+        if before and snapshot.next - (before.start or reading.horizon) <= REACH:
+            bound = Bound(reading.columns, reading.bound) if before.bounded and reading.bound else None
+            ahead, emitted = undelta(before.ahead), undelta(reading.ahead)
+            yield Part(leaf, Window(before.start, ahead, bound, reading.horizon, emitted))
+
+
+def is_same(opened: Findable, reading: Reading) -> bool:
+    """Say whether this is the table that was read."""
+    snapshot, was = opened.snapshot, reading.database
+    here = (opened.table.oid, snapshot.database.system, snapshot.database.oid)
+    return here == (reading.oid, was.system, was.oid)

@@ -1,0 +1,82 @@
+"""The state of a table: what its events add up to, and all that the next run has to know."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tidelog.plans import OpenPlan
+from tidelog.readings import Moment
+from tidelog.windows import Database
+
+
+class Past(msgspec.Struct, frozen=True):
+    """Up to where a relation was read that the table has no more, in case it comes back."""
+
+    horizon: int
+    ahead: tuple[int, ...] = ()
+    """Delta-coded (`deltas`)."""
+
+
+class Swept(msgspec.Struct, frozen=True):
+    """Up to where a table is complete, whatever bounds in time have hidden."""
+
+    horizon: int
+    """Every row version below it was written, or has a newer one."""
+    at: str | None
+    """A moment before which no transaction at or above it had written anything, by the server's clock."""
+
+
+class State(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the events of a table add up to."""
+
+    offset: int = 0
+    """Of the last event; 0 before the first."""
+    timeline: int = 1
+    sequential_id: int = 0
+    """Of the last increment; 0 before the first."""
+    horizon: int = 0
+    """Where the next window starts; 0 where nothing was read on this timeline."""
+    ahead: tuple[int, ...] = ()
+    """Ids at or above the horizon that are emitted, delta-coded (`deltas`)."""
+    timestamp: str | None = None
+    """The watermark: the latest timestamp ingested."""
+    bound: str | None = None
+    """Lower bound in time of the next window."""
+    began: str | None = None
+    """A moment before which no transaction id at or above the horizon was given out."""
+    moment: Moment | None = None
+    """A later one, for which the horizon has not passed yet what was running then."""
+    read_at: str | None = None
+    """Server's time of the last reading that found rows."""
+    database: Database | None = None
+    oid: int = 0
+    leaves: tuple[int, ...] = ()
+    """Relations read up to the horizon."""
+    past: dict[int, Past] = {}
+    """Relations that were read and are no longer part of the table."""
+    schema: str | None = None
+    """Fingerprint of the table's schema document."""
+    plans: tuple[OpenPlan, ...] = ()
+    """Large reads under way."""
+    swept: Swept | None = None
+    """What the last sweep has reached; None where there was none."""
+    unswept: int = 0
+    """Offset of the first event that tells of what was hidden since; 0 where nothing can be."""
+    strategy: str = ""
+    """How the last window was found, and why so."""
+
+    @property
+    def is_swept(self) -> bool:
+        """Whether nothing can be hidden that was there when the last window was read."""
+        return not self.unswept or (self.swept is not None and self.swept.horizon == self.horizon)
+
+    @property
+    def complete_at(self) -> str | None:
+        """Up to when the table is complete, by the server's clock; None where it was never swept and has to be."""
+        if not self.unswept:
+            return self.read_at
+        return self.swept.at if self.swept else None
+
+    def plan(self, number: int) -> OpenPlan | None:
+        """Return a plan that is under way, None where it is over or never was."""
+        return next((plan for plan in self.plans if plan.number == number), None)

@@ -1,0 +1,124 @@
+"""A sweep: what bounds in time have hidden from a table's windows is read in chunks, like any large read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+import msgspec
+
+from tidelog.continuity import find_break
+from tidelog.errors import DatabaseChanged
+from tidelog.events import What
+from tidelog.hidden import Hidden
+from tidelog.messages import Sweep
+from tidelog.parts import Parts
+from tidelog.planning import LOOKING, planned, sweep_windows
+from tidelog.plans import Planned
+from tidelog.runs import Outcome, Run
+from tidelog.source import OpenTable
+from tidelog.state import State
+from tidelog.sweeps import Unswept, unswept
+from tidelog.tables import Table, TableName
+
+
+class Sweeping:
+    """Plans sweeps.
+
+    Args:
+        parts: what it works with.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._source = parts.source
+        self._segments = parts.segments
+        self._ledger = parts.ledger
+        self._publisher = parts.publisher
+        self._dispatch = parts.dispatch
+        self._limits = parts.limits
+
+    def sweep(self, wanted: Sweep, *, seconds: float) -> Run:
+        """Plan that what is hidden in a table is read, and send the chunks; do nothing where nothing can be.
+
+        A plan without chunks is one too: after it the table is known to be complete.
+
+        Raises:
+            TidelogError: why it could not be; nothing is planned, or all is.
+        """
+        deadline, table = time.monotonic() + seconds, wanted.table_name
+        state, _ = self._publisher.finish_last(table, seconds=seconds)
+        state = self._dispatch.send_unsent(table, state, finished=state.offset)
+        if any(plan.kind == "sweep" for plan in state.plans):
+            return _run(table, state, "waiting", "a sweep is under way")
+        if state.is_swept:
+            return _run(table, state, "unchanged", "no bound in time can have hidden anything since the last sweep")
+        found = unswept(state, self._ledger.events(table, after=state.unswept - 1))
+        with self._source.open(table, seconds=deadline - time.monotonic()) as opened:
+            plan = msgspec.structs.replace(self._planned(opened, state, found), request=wanted.request)
+            document = opened.table.document()
+        self._segments.describe(table, document)
+
+        def decide(now: State) -> What | None:
+            if now.timeline != state.timeline:
+                raise _changed(table, "its timeline has changed meanwhile")
+            return None if any(each.kind == "sweep" for each in now.plans) else plan
+
+        after, event = self._ledger.append_if(table, state, decide, finished=state.offset)
+        if event is None:
+            return _run(table, after, "waiting", "a sweep is under way")
+        if begun := after.plan(event.offset):
+            after = self._dispatch.send_plan(table, after, begun, finished=state.offset)
+        run = _run(table, after, "planned", plan.reason)
+        return replace(run, plan=event.offset, chunks=plan.chunks)
+
+    def _planned(self, opened: OpenTable, state: State, found: Unswept) -> Planned:
+        if broken := find_break(state, opened.snapshot, opened.table):
+            raise _changed(opened.table.table_name, broken.reason)
+        hidden, gone = _readable(opened.table, found.hidden)
+        reading = sweep_windows(opened.table, state, hidden)
+        read, here = {leaf.oid for leaf in reading.leaves}, {leaf.oid for leaf in opened.table.leaves}
+        # Each page is looked at, for rows of which nobody knows how many there are: few, as a rule.
+        leaves = [
+            planned(leaf, max(1.0, leaf.size / LOOKING), self._limits.chunk_bytes)
+            for leaf in opened.table.leaves
+            if leaf.oid in read
+        ]
+        reason = "a sweep: what bounds in time have hidden"
+        if gone:
+            reason += f". There is no timestamp column {' or '.join(gone)} any more: rows of that time come twice"
+        return Planned(
+            kind="sweep",
+            reason=reason,
+            reading=reading,
+            schema=opened.table.document().fingerprint,
+            leaves=tuple(leaf for leaf in leaves if leaf.chunks),
+            bytes=sum(leaf.bytes for leaf in leaves),
+            hidden=hidden,
+            complete_at=state.began if found.then else state.read_at,
+            then=found.then or state.offset + 1,
+            lost=tuple(sorted({oid for each in hidden for oid in each.leaves} - here)),
+        )
+
+
+def _readable(table: Table, hidden: Iterable[Hidden]) -> tuple[tuple[Hidden, ...], list[str]]:
+    """Return what is hidden, by columns that the table has; where one is gone, nobody can tell, so all is read."""
+    gone = {column for each in hidden for column in each.columns} - set(table.times)
+    readable = (
+        msgspec.structs.replace(each, columns=() if gone & set(each.columns) else each.columns) for each in hidden
+    )
+    return tuple(readable), sorted(gone)
+
+
+def _changed(table: TableName, reason: str) -> DatabaseChanged:
+    return DatabaseChanged("sweep", table, reason, "The table's next run begins a new timeline; this is tried again")
+
+
+def _run(table: TableName, state: State, outcome: Outcome, reason: str) -> Run:
+    return Run(
+        table=str(table),
+        outcome=outcome,
+        sequential_id=state.sequential_id,
+        timestamp=state.timestamp,
+        strategy=reason,
+    )

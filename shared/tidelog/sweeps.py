@@ -1,0 +1,143 @@
+"""What the windows of a table have hidden since its last sweep, as its events tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from tidelog.events import Event, TimelineStarted
+from tidelog.hidden import Hidden
+from tidelog.plans import Planned
+from tidelog.readings import LeafReading, Reading, undelta
+from tidelog.state import State
+
+_Bound = tuple[tuple[str, ...], str]
+"""Timestamp columns, and the bound on them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """How a transaction's row versions were looked at first: past a bound or all, by which event."""
+
+    bound: _Bound | None
+    offset: int
+
+
+@dataclass(slots=True)
+class _Seen:
+    """How the row versions of one relation were looked at, by the ids of their transactions."""
+
+    spans: list[tuple[int, int, _Sight]] = field(default_factory=list)
+    """From one id, up to another: in order, those that lie below the last horizon."""
+    early: dict[int, _Sight] = field(default_factory=dict)
+    """Those at or above the last horizon."""
+
+    def look(self, reading: Reading, leaf: LeafReading, offset: int) -> None:
+        """Add a window. What was seen before stays as it was seen first."""
+        sight = _Sight((reading.columns, reading.bound) if leaf.bounded and reading.bound else None, offset)
+        if not leaf.start:
+            self.spans, self.early = [], {}
+        for xid in undelta(leaf.ahead):
+            self.early.setdefault(xid, _Sight(None, 0))  # From before the events that are looked at: nothing is hidden.
+        at = leaf.start
+        for xid in (*sorted(x for x in self.early if leaf.start <= x < reading.horizon), reading.horizon):
+            self.spans.append((at, xid, sight))
+            if xid in self.early:
+                self.spans.append((xid, xid + 1, self.early.pop(xid)))
+            at = xid + 1
+        self.early = {xid: seen for xid, seen in self.early.items() if xid >= reading.horizon}
+        for xid in undelta(reading.ahead):
+            self.early.setdefault(xid, sight)
+
+    def forget(self, horizon: int, ahead: Iterable[int]) -> None:
+        """Go back to an earlier horizon, and what was emitted above it."""
+        kept = {xid: seen for xid in ahead if (seen := self._find(xid))}
+        self.spans = [(low, min(high, horizon), seen) for low, high, seen in self.spans if low < horizon]
+        self.early = kept
+
+    def hidden(self, floor: int, ceiling: int) -> tuple[tuple[int, int, _Bound | None], ...]:
+        """Return the ids from a floor up to a ceiling as ranges in order, each with what bound it has."""
+        cut = [(max(low, floor), min(high, ceiling), seen.bound) for low, high, seen in self.spans]
+        cut = [(low, high, bound) for low, high, bound in cut if low < high]
+        filled: list[tuple[int, int, _Bound | None]] = []
+        for low, high, bound in cut:
+            if filled and filled[-1][1] < low:
+                filled.append((filled[-1][1], low, None))
+            filled.append((low, high, bound))
+        merged = []
+        for bound, group in groupby(filled, key=lambda span: span[2]):
+            spans = list(group)
+            merged.append((spans[0][0], spans[-1][1], bound))
+        bounded = [place for place, span in enumerate(merged) if span[2]]
+        return tuple(merged[bounded[0] : bounded[-1] + 1]) if bounded else ()
+
+    def _find(self, xid: int) -> _Sight | None:
+        return self.early.get(xid) or next((seen for low, high, seen in self.spans if low <= xid < high), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Unswept:
+    """What a sweep has to read.
+
+    Attributes:
+        hidden: the row versions, none of them at or above the table's horizon.
+        then: offset of the first event that tells of some above it, which are the next sweep's; 0 where there are none.
+    """
+
+    hidden: tuple[Hidden, ...]
+    then: int
+
+
+def unswept(state: State, events: Iterable[Event]) -> Unswept:
+    """Return what is hidden in a table.
+
+    Args:
+        state: its state.
+        events: from `state.unswept` up to the state's own.
+    """
+    leaves: dict[int, _Seen] = {}
+    for event in events:
+        if isinstance(event.what, TimelineStarted):
+            resume = event.what.resume or State()
+            for seen in leaves.values():
+                seen.forget(resume.horizon, undelta(resume.ahead))
+        elif reading := _window(event):
+            for leaf in reading.leaves:
+                leaves.setdefault(leaf.oid, _Seen()).look(reading, leaf, event.offset)
+    floor = state.swept.horizon if state.swept else 0
+    late = [
+        sight.offset
+        for seen in leaves.values()
+        for xid, sight in seen.early.items()
+        if sight.bound and xid >= state.horizon
+    ]
+    ranges = {oid: found for oid, seen in leaves.items() if (found := seen.hidden(floor, state.horizon))}
+    return Unswept(tuple(_grouped(ranges)), min(late, default=0))
+
+
+def _window(event: Event) -> Reading | None:
+    """Return the reading of a window, which a backfill's or a sweep's is not."""
+    if isinstance(event.what, Planned):
+        return event.what.reading if event.what.kind in ("snapshot", "increment") and not event.what.instead else None
+    return event.reading
+
+
+def _grouped(leaves: Mapping[int, tuple[tuple[int, int, _Bound | None], ...]]) -> Iterator[Hidden]:
+    """Yield what is hidden, once for all relations of which the same is, and for each set of columns."""
+    same: dict[tuple[tuple[int, int, _Bound | None], ...], list[int]] = {}
+    for oid, ranges in leaves.items():
+        same.setdefault(ranges, []).append(oid)
+    for ranges, oids in same.items():
+        for columns in dict.fromkeys(bound[0] for _, _, bound in ranges if bound):
+            places: dict[_Bound | None, int] = {None: 0}
+            for _, _, bound in ranges:
+                if bound and bound[0] == columns:
+                    places.setdefault(bound, len(places))
+            yield Hidden(
+                leaves=tuple(oids),
+                columns=columns,
+                bounds=tuple(bound[1] for bound in places if bound),
+                ranges=(ranges[0][0], *(high - low for low, high, _ in ranges)),
+                places=tuple(places.get(bound, 0) for _, _, bound in ranges),
+            )

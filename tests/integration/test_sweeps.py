@@ -1,0 +1,268 @@
+"""Sweeps: what bounds in time hide from increments is read later, once, and nothing else is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from tests.integration.test_time_bounds import BOUNDED, set_bound
+from tests.tide import Tide
+from tidelog.planning import Limits
+from tidelog.plans import ChunksDropped, Planned
+from tidelog.readings import undelta
+from tidelog.tables import TableName
+
+OLD = 2000
+TIGHT = replace(BOUNDED, look_back=0.2)
+"""The bound follows at once."""
+
+
+@pytest.fixture
+def bounded(tide: Tide) -> Tide:
+    """A table that is read through its timestamps, in the lake."""
+    tide.run(
+        "CREATE TABLE t (id int PRIMARY KEY, v int, created_at timestamptz, updated_at timestamptz)",
+        f"INSERT INTO t SELECT n, 0, now() - interval '2 days', now() - interval '1 day' "
+        f"FROM generate_series(1, {OLD}) n",
+        f"INSERT INTO t VALUES ({OLD + 1}, 0, now(), now())",
+        "CREATE INDEX ON t (created_at)",
+        "CREATE INDEX ON t (updated_at)",
+        "VACUUM ANALYZE t",
+    )
+    tide.ingest(limits=BOUNDED)
+    set_bound(tide)
+    sweep(tide)
+    return tide
+
+
+def sweep(tide: Tide, limits: Limits = BOUNDED) -> int:
+    """Sweep the table; return how many rows were written. With other tests' transactions open it could not see all."""
+    tide.database.pass_horizon()
+    tide.run(f"INSERT INTO t VALUES ({OLD + 100_000 + len(tide.rows())}, 0, now(), now())")
+    tide.ingest(limits=limits)
+    assert tide.sweep(limits=limits).outcome == "planned"
+    rows = sum(run.rows for run in tide.read_chunks(limits=limits))
+    assert not tide.state().plans
+    return rows
+
+
+def whole(tide: Tide) -> None:
+    """Hold that the lake has the table, and no row version twice."""
+    latest = tide.latest()
+    assert {key: latest.get(key) for key in tide.table()} == tide.table()
+    lines = tide.lines()
+    assert len(lines) == len(set(lines))
+    tide.check()
+
+
+def test_the_hole_of_the_look_back_is_closed(bounded: Tide) -> None:
+    """BEGIN, idle for longer than the look-back, then the first write: stamped with a time that is past."""
+    with bounded.database.session() as session:
+        session.run("BEGIN")
+        session.run("SELECT now()")
+        for number in range(3):
+            time.sleep(0.3)
+            bounded.database.pass_horizon()
+            bounded.run(f"INSERT INTO t VALUES ({OLD + 10 + number}, 0, clock_timestamp(), clock_timestamp())")
+            assert bounded.ingest(limits=TIGHT).rows == 1
+        session.run(f"INSERT INTO t VALUES ({OLD + 20}, 0, now(), now())")
+        session.run("COMMIT")
+    bounded.ingest(limits=TIGHT)
+    assert OLD + 20 not in bounded.latest()
+    assert sweep(bounded, limits=TIGHT) == 1
+    whole(bounded)
+
+
+def test_whatever_timestamps_do_not_tell_is_found_and_nothing_else(bounded: Tide) -> None:
+    """Back-dated rows, updates that leave the timestamps alone, timestamps taken away; what was written stays."""
+    bounded.run(
+        f"INSERT INTO t VALUES ({OLD + 2}, 0, now() - interval '1 year', NULL)",
+        f"INSERT INTO t VALUES ({OLD + 3}, 0, NULL, NULL)",
+        "UPDATE t SET v = 1 WHERE id <= 10",
+        "UPDATE t SET v = 1, created_at = NULL, updated_at = NULL WHERE id = 11",
+        "UPDATE t SET v = 1, updated_at = now() WHERE id = 12",
+        "UPDATE t SET updated_at = 'infinity' WHERE id = 13",
+        f"INSERT INTO t VALUES ({OLD + 4}, 0, now(), now())",
+    )
+    assert bounded.ingest(limits=BOUNDED).rows == 3
+    assert sweep(bounded) == 13
+    whole(bounded)
+
+
+def test_a_second_sweep_writes_nothing_and_says_up_to_when_all_is_there(bounded: Tide) -> None:
+    """Not even an event, where no window was read in between."""
+    bounded.run("UPDATE t SET v = 1 WHERE id = 1")
+    assert sweep(bounded) == 1
+    state = bounded.state()
+    assert state.swept is not None
+    assert state.swept.horizon == state.horizon
+    assert state.complete_at in (state.read_at, state.began)
+    events = len(bounded.events())
+    assert bounded.sweep(limits=BOUNDED).outcome == "unchanged"
+    assert len(bounded.events()) == events
+    assert sweep(bounded) == 0
+    whole(bounded)
+
+
+def test_a_table_that_is_looked_at_row_by_row_needs_no_sweep(tide: Tide) -> None:
+    """It is complete with each window."""
+    tide.run("CREATE TABLE t (id int, updated_at timestamptz)", "INSERT INTO t VALUES (1, NULL)")
+    tide.ingest()
+    assert tide.sweep().outcome == "unchanged"
+    assert tide.kinds() == ["snapshotted"]
+    assert tide.state().complete_at == tide.state().read_at
+
+
+def test_rows_of_ids_above_a_held_horizon_are_the_next_sweep_s(bounded: Tide) -> None:
+    """Some of a transaction's rows were emitted ahead, the others hidden: they are swept once the horizon is past."""
+    with bounded.database.session() as holder:
+        holder.run("BEGIN")
+        holder.run("SELECT pg_current_xact_id()")
+        bounded.run("UPDATE t SET v = 1, updated_at = CASE WHEN id = 1 THEN now() ELSE updated_at END WHERE id <= 5")
+        assert bounded.ingest(limits=BOUNDED).rows == 1
+        assert undelta(bounded.state().ahead)
+        bounded.run("UPDATE t SET v = 2, updated_at = now() WHERE id = 6")
+        assert bounded.ingest(limits=BOUNDED).rows == 1
+        run = bounded.sweep(limits=BOUNDED)
+        assert sum(run.rows for run in bounded.read_chunks()) == 0
+        assert run.outcome in ("planned", "unchanged")
+        holder.run("ROLLBACK")
+    assert sweep(bounded) == 4
+    whole(bounded)
+
+
+def test_bounds_that_moved_hide_other_rows_each(bounded: Tide) -> None:
+    """A row is hidden by the bound of the first window that saw its transaction, whatever later ones looked at."""
+    for number in range(4):
+        time.sleep(0.3)
+        bounded.database.pass_horizon()
+        bounded.run(
+            f"INSERT INTO t SELECT {OLD} + 10 + {number} * 10 + n, 0, clock_timestamp() - n * interval '150 ms', NULL "
+            "FROM generate_series(0, 9) n"
+        )
+        bounded.ingest(limits=TIGHT)
+    seen = len({row["id"] for row in bounded.rows() if OLD + 10 <= row["id"] < OLD + 50})
+    assert 4 <= seen < 40
+    assert sweep(bounded, limits=TIGHT) == 40 - seen
+    whole(bounded)
+
+
+def test_windows_with_and_without_a_bound_take_turns(bounded: Tide) -> None:
+    """An index comes and goes, and a column of the bound with it."""
+    for number, change in enumerate(
+        ["DROP INDEX t_updated_at_idx", "ALTER TABLE t ALTER updated_at SET NOT NULL", "SELECT"]
+    ):
+        bounded.run("UPDATE t SET updated_at = now() - interval '3 days' WHERE updated_at IS NULL", change)
+        bounded.ingest(limits=BOUNDED)
+        bounded.run(
+            f"UPDATE t SET v = {number} + 1 WHERE id <= 5",
+            f"UPDATE t SET v = {number} + 1, updated_at = now() WHERE id = 6",
+            "CREATE INDEX IF NOT EXISTS t_updated_at_idx ON t (updated_at)",
+        )
+        bounded.ingest(limits=BOUNDED)
+        if number == 1:
+            bounded.run("DROP INDEX t_created_at_idx")
+    sweep(bounded)
+    whole(bounded)
+
+
+def test_a_large_sweep_is_read_in_chunks_while_the_table_goes_on(
+    bounded: Tide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Increments, writers, a rewrite of the table: what a sweep wrote never hides a newer version."""
+    monkeypatch.setattr("tidelog.sweeping.LOOKING", 1)
+    small = replace(BOUNDED, chunk_bytes=3 * 8192)
+    bounded.run("UPDATE t SET v = 1 WHERE id % 2 = 0")
+    bounded.database.pass_horizon()
+    bounded.run("UPDATE t SET v = 1, updated_at = now() WHERE id = 1")
+    bounded.ingest(limits=BOUNDED)
+    run = bounded.sweep(limits=small)
+    assert run.chunks > 4
+    messages = bounded.outbox.take()
+    bounded.run("UPDATE t SET v = 2, updated_at = now() WHERE id % 4 = 0", "DELETE FROM t WHERE id % 10 = 0")
+    bounded.ingest(limits=BOUNDED)
+    bounded.read_chunks(messages[:2])
+    assert bounded.sweep(limits=small).outcome == "waiting"
+    hide = "created_at = NULL, updated_at = NULL"
+    bounded.run(f"UPDATE t SET v = 3, {hide} WHERE id % 8 = 0", "UPDATE t SET v = 3, updated_at = now() WHERE id = 1")
+    bounded.ingest(limits=BOUNDED)
+    bounded.read_chunks(messages[2:])
+    latest = bounded.latest()
+    assert all(latest[row["id"]]["v"] == row["v"] for row in bounded.table().values() if row["id"] % 8 or row["v"] < 3)
+    assert sweep(bounded) > 0
+    whole(bounded)
+
+
+def test_a_sweep_of_a_table_that_is_rewritten_meanwhile_is_complete(bounded: Tide) -> None:
+    """VACUUM FULL moves rows to other pages: it is planned again, and the event says that rows may come twice."""
+    bounded.run("UPDATE t SET v = 1 WHERE id % 2 = 0")
+    bounded.database.pass_horizon()
+    bounded.run("UPDATE t SET v = 1, updated_at = now() WHERE id = 1")
+    bounded.ingest(limits=BOUNDED)
+    bounded.sweep(limits=BOUNDED)
+    bounded.run("VACUUM FULL t")
+    assert [run.outcome for run in bounded.read_chunks()] == ["replanned", "read"]
+    state = bounded.state()
+    assert not state.plans
+    assert state.swept is not None
+    assert state.swept.horizon == state.horizon
+    whole(bounded)
+
+
+def test_what_a_cancelled_sweep_left_is_read_by_the_next(bounded: Tide) -> None:
+    """The table does not count as complete."""
+    bounded.run("UPDATE t SET v = 1 WHERE id % 2 = 0")
+    bounded.database.pass_horizon()
+    bounded.run("UPDATE t SET v = 1, updated_at = now() WHERE id = 1")
+    bounded.ingest(limits=BOUNDED)
+    before = bounded.state().swept
+    bounded.sweep(limits=BOUNDED)
+    bounded.outbox.take()
+    state = bounded.state()
+    [plan] = state.plans
+    cancelled = ChunksDropped(plan.number, ((1, plan.chunks),), "it was cancelled", unread=True)
+    bounded.ledger.append(TableName("public", "t"), state, cancelled, finished=state.offset)
+    assert bounded.state().swept == before
+    assert sweep(bounded) == OLD // 2
+    whole(bounded)
+
+
+def test_without_the_column_of_its_bound_all_rows_of_that_time_come_again(bounded: Tide) -> None:
+    """Nobody can tell any more which were hidden; the event says so."""
+    bounded.run("UPDATE t SET v = 1 WHERE id <= 3", "UPDATE t SET v = 1, updated_at = now() WHERE id = 4")
+    assert bounded.ingest(limits=BOUNDED).rows == 1
+    bounded.run("ALTER TABLE t DROP updated_at")
+    bounded.database.pass_horizon()
+    bounded.run("INSERT INTO t VALUES (100000, 0, now())")
+    bounded.ingest(limits=BOUNDED)
+    bounded.sweep(limits=BOUNDED)
+    assert sum(run.rows for run in bounded.read_chunks()) >= 4
+    [*_, planned] = [event.what for event in bounded.events() if isinstance(event.what, Planned)]
+    assert "There is no timestamp column updated_at any more: rows of that time come twice" in planned.reason
+    assert {row["v"] for row in bounded.rows() if row["id"] <= 4} == {0, 1}
+
+
+def test_a_partition_that_left_with_hidden_rows_is_read_whole_when_it_comes_back(tide: Tide) -> None:
+    """Its hidden rows could not be swept meanwhile; the event of the sweep names it."""
+    tide.run(
+        "CREATE TABLE t (id int, part int, updated_at timestamptz) PARTITION BY LIST (part)",
+        "CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1)",
+        "CREATE TABLE t2 PARTITION OF t FOR VALUES IN (2)",
+        "CREATE INDEX ON t (updated_at)",
+        "INSERT INTO t VALUES (1, 1, now()), (2, 2, now())",
+    )
+    tide.ingest(limits=BOUNDED)
+    set_bound(tide)
+    tide.run("INSERT INTO t VALUES (3, 1, NULL), (4, 2, NULL), (5, 2, now())")
+    tide.ingest(limits=BOUNDED)
+    tide.database.pass_horizon()
+    tide.run("ALTER TABLE t DETACH PARTITION t1", "INSERT INTO t VALUES (6, 2, now())")
+    tide.ingest(limits=BOUNDED)
+    assert tide.sweep(limits=BOUNDED).outcome == "planned"
+    tide.read_chunks()
+    assert {row["id"] for row in tide.rows()} == {1, 2, 4, 5, 6}
+    tide.run("ALTER TABLE t ATTACH PARTITION t1 FOR VALUES IN (1)")
+    tide.ingest(limits=BOUNDED)
+    assert {row["id"] for row in tide.rows()} == {1, 2, 3, 4, 5, 6}
