@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,72 +14,14 @@ from typer.testing import CliRunner
 from tests.chaos.plan import ROOT
 from tests.conftest import CreateDatabase
 from tests.stack.command import TIDELOG, environment
-from tests.tide import Database, Lake, Tide, wait_for
+from tests.stack.office import PARAMETERS, Office
+from tests.tide import wait_for
 from tidelog_cli.main import app
 from tidelog_sandbox.sandbox import Sandbox
 
-PARAMETERS = {"AdminEmail": "admin@example.com", "DatabaseTls": "disable", "Schedule": "rate(1 day)"}
 SECONDS = 60
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ORDERS = "public.sales_order"
-
-
-class Office:
-    """A deployed stack over a shop's orders, seen by its operator."""
-
-    def __init__(self, sandbox: Sandbox, database: Database) -> None:
-        self.sandbox = sandbox
-        outputs = sandbox.outputs
-        lake = Lake(sandbox.client("s3"), sandbox.client("ssm"), outputs["LakeBucket"], outputs["ParameterPrefix"])
-        self.tide = Tide(database, lake)
-
-    def tick(self) -> None:
-        """Run a tick, and all that comes of it."""
-        assert self.sandbox.invoke(self.sandbox.outputs["SchedulerFunction"], {}).succeeded
-        self.settle()
-
-    def settle(self) -> None:
-        """Wait until every message is worked off or among the dead letters."""
-        self.sandbox.wait_until_idle(SECONDS)
-
-    def tidelog(self, *command: str) -> str:
-        """Run `tidelog backfill` on the stack; return what it printed."""
-        done = subprocess.run(
-            [TIDELOG, "backfill", *command],
-            env=environment(**self.sandbox.environment, TIDELOG_STACK="tidelog", COLUMNS="200"),
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def send(self, body: str) -> None:
-        """Put a message on the backfill queue."""
-        self.sandbox.client("sqs").send_message(
-            QueueUrl=self.sandbox.outputs["BackfillQueueUrl"],
-            MessageBody=body,
-            MessageGroupId="backfill",
-            MessageDeduplicationId=uuid.uuid4().hex,
-        )
-
-    def waiting(self) -> int:
-        """Count the messages on the backfill queue."""
-        name = "ApproximateNumberOfMessages"
-        url = self.sandbox.outputs["BackfillQueueUrl"]
-        found = self.sandbox.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=[name])
-        return int(found["Attributes"][name])
-
-    def emitted(self, begin: int, table: str = ORDERS) -> list[int]:
-        """Return the ids in segments that were committed behind an offset, sorted."""
-        segments = self.tide.segments(table)
-        keys = [event.segment.key for event in self.tide.events(table)[begin:] if event.segment]
-        return sorted(json.loads(line)["id"] for key in keys for line in segments[key])
-
-    def offset(self, table: str = ORDERS) -> int:
-        """Return the offset of a table's newest event."""
-        return self.tide.state(table).offset
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +58,7 @@ def test_the_message_of_the_readme_brings_the_rows_of_its_range(office: Office) 
     before = office.tide.state(ORDERS)
     office.send(body)
     office.settle()
-    assert office.emitted(before.offset) == JANUARY
+    assert office.emitted(before.offset, ORDERS) == JANUARY
     after = office.tide.state(ORDERS)
     assert (after.sequential_id, after.timestamp, after.horizon) == (
         before.sequential_id,
@@ -141,25 +82,25 @@ def test_the_scheduler_answers_a_request_as_the_readme_shows_it(office: Office) 
     answer = json.load(client.invoke(FunctionName=function, Payload=sent)["Payload"])
     assert all(each["request"] for each in answer["backfills"])
     office.settle()
-    assert office.emitted(before[0]) == office.emitted(before[1], "public.payment") == JANUARY
+    assert office.emitted(before[0], ORDERS) == office.emitted(before[1], "public.payment") == JANUARY
 
 
 def test_the_command_waits_for_what_it_has_sent(office: Office) -> None:
     """In pieces of a week; what it prints for scripts says the same."""
-    begin = office.offset()
+    begin = office.offset(ORDERS)
     range_of = (ORDERS, "--from", "2024-01-01", "--to", "2024-02-01", "--chunk", "1w")
-    foretold = json.loads(office.tidelog(*range_of, "--dry-run", "--json"))
+    foretold = json.loads(office.tidelog("backfill", *range_of, "--dry-run", "--json"))
     assert foretold["backfills"][0]["chunks"] == 5
-    assert office.offset() == begin
-    done = json.loads(office.tidelog(*range_of, "--wait", "--json"))
+    assert office.offset(ORDERS) == begin
+    done = json.loads(office.tidelog("backfill", *range_of, "--wait", "--json"))
     assert done["done"] == [
         {"table": ORDERS, "plan": begin + 1, "rows": 744, "bytes": done["done"][0]["bytes"], "reason": None}
     ]
-    assert office.emitted(begin) == JANUARY
-    text = office.tidelog(ORDERS, "--from", "2024-01-01T00:00+02:00", "--to", "2024-01-01T02:00", "--wait")
+    assert office.emitted(begin, ORDERS) == JANUARY
+    text = office.tidelog("backfill", ORDERS, "--from", "2024-01-01T00:00+02:00", "--to", "2024-01-01T02:00", "--wait")
     assert "public.sales_order: 2 rows" in text
     assert "[2023-12-31T22:00:00+00:00, 2024-01-01T02:00:00+00:00)" in text
-    text = office.tidelog("--all", "public.plain", "--wait")
+    text = office.tidelog("backfill", "--all", "public.plain", "--wait")
     assert "public.plain: 1 rows" in text
 
 
@@ -203,13 +144,13 @@ def test_every_mistake_is_answered_before_anything_is_sent(
     office: Office, command: tuple[str, ...], status: int, words: str
 ) -> None:
     """In words that name what to mend."""
-    before = office.offset()
+    before = office.offset(ORDERS)
     variables = {**office.sandbox.environment, "TIDELOG_STACK": "tidelog", "COLUMNS": "200"}
     answered = CliRunner().invoke(app, ["backfill", *command], env=variables)
     assert answered.exit_code == status
     assert words in (str(answered.exception) if status == 1 else plain(answered.output))
     assert office.waiting() == 0
-    assert office.offset() == before
+    assert office.offset(ORDERS) == before
 
 
 def plain(text: str) -> str:
@@ -220,22 +161,22 @@ def plain(text: str) -> str:
 def test_a_plan_is_listed_cancelled_and_taken_up_again(office: Office) -> None:
     """Its chunks wait while nobody works; those of a cancelled one are dropped, those that were lost are sent again."""
     office.sandbox.stop_mappings()
-    begin = office.offset()
+    begin = office.offset(ORDERS)
     for _ in range(2):
-        office.tidelog(ORDERS, "--from", "2024-01-01", "--to", "2024-04-01", "--chunk", "1w")
+        office.tidelog("backfill", ORDERS, "--from", "2024-01-01", "--to", "2024-04-01", "--chunk", "1w")
         record = take(office)
         office.sandbox.invoke(office.sandbox.outputs["WorkerFunction"], {"Records": [record]})
-    first, second = (each["plan"] for each in json.loads(office.tidelog("list", "--json")))
+    first, second = (each["plan"] for each in json.loads(office.tidelog("backfill", "list", "--json")))
     assert first == f"{ORDERS}/{begin + 1}"
-    listed = office.tidelog("list")
+    listed = office.tidelog("backfill", "list")
     assert re.search(rf"{first} +2024-01-01T00:00:00\+00:00 to 2024-04-01T00:00:00\+00:00 +0 of 13", listed)
-    assert "cancelled" in office.tidelog("cancel", first)
+    assert "cancelled" in office.tidelog("backfill", "cancel", first)
     office.sandbox.client("sqs").purge_queue(QueueUrl=office.sandbox.outputs["BackfillQueueUrl"])
-    assert f"{second}: sent 13 chunks" in office.tidelog("resume", second)
+    assert f"{second}: sent 13 chunks" in office.tidelog("backfill", "resume", second)
     office.sandbox.start_mappings()
     office.settle()
-    assert office.emitted(begin) == list(range(91 * 24))
-    assert "No large read is under way." in office.tidelog("list")
+    assert office.emitted(begin, ORDERS) == list(range(91 * 24))
+    assert "No large read is under way." in office.tidelog("backfill", "list")
 
 
 def take(office: Office) -> dict[str, Any]:

@@ -98,6 +98,7 @@ def test_a_tick_sends_one_message_per_table_however_often_it_is_delivered(stack:
 
 def test_a_run_is_logged_and_measured_with_its_table(stack: Stack) -> None:
     """Start and end as structured JSON, and metrics of the stack beside the table; the password nowhere."""
+    stack.tick()
     stack.database.run("INSERT INTO orders VALUES (6)")
     stack.tick()
     run = next(run for run in stack.runs() if run.record and "orders" in run.record["body"])
