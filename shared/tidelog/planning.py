@@ -242,6 +242,7 @@ def _reading(
         read_at=snapshot.read_at,
         timestamp=watermark,
         next_bound=state.bound,
+        partitions=opened.table.partitions.fingerprint if opened.table.partitions else None,
     )
 
 

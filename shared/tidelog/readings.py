@@ -63,6 +63,8 @@ class Reading(msgspec.Struct, frozen=True):
     """The watermark after it: the latest timestamp ingested on this timeline, None where there is none."""
     next_bound: str | None
     """The bound of the next window."""
+    partitions: str | None = None
+    """Fingerprint of the document that names the relations of a partitioned table."""
 
 
 def deltas(xids: Iterable[int]) -> tuple[int, ...]:
