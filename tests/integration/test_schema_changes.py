@@ -318,6 +318,43 @@ def test_rows_above_a_held_horizon_are_read_again_once(small: Tide) -> None:
     whole(small)
 
 
+def test_with_too_much_ahead_an_altered_table_is_read_again_in_two_steps(
+    small: Tide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is below the horizon, and what was emitted above it, at once; the rest when the horizon has moved."""
+    monkeypatch.setattr("tidelog.planning.AHEAD_CAP", 2)
+    with small.database.session() as long:
+        long.run("BEGIN; SELECT pg_current_xact_id()")
+        small.run("INSERT INTO t VALUES (4, 4)")
+        assert small.ingest().rows == 1
+        small.run(
+            "ALTER TYPE mood RENAME VALUE 'ok' TO 'fine'", *(f"INSERT INTO t VALUES ({n}, 0)" for n in range(5, 9))
+        )
+        assert small.ingest().rows == 4
+        long.run("COMMIT")
+    small.database.pass_horizon()
+    assert small.ingest().rows == 4
+    assert small.values("id") == sorted([*range(1, 5), *range(1, 9)])
+    whole(small)
+
+
+def test_a_table_that_is_read_by_its_timestamps_is_read_again_whole(tide: Tide) -> None:
+    """The bound in time is for what is new; it is there again in the next window."""
+    limits = replace(LIMITS, time_bound_bytes=0)
+    tide.run("CREATE TABLE t (id int PRIMARY KEY, v int, created_at timestamptz)", "CREATE INDEX ON t (created_at)")
+    tide.run("INSERT INTO t SELECT n, n, now() - n * interval '1 day' FROM generate_series(1, 9) n")
+    assert tide.ingest(limits=limits).rows == 9
+    tide.run("ALTER TABLE t RENAME v TO w")
+    assert tide.ingest(limits=limits).rows == 9
+    tide.run("INSERT INTO t VALUES (10, 10, now())")
+    assert tide.ingest(limits=limits).rows == 1
+    whole(tide)
+    again, after = (event.reading for event in tide.events()[-2:])
+    assert again
+    assert after
+    assert (again.leaves[0].bounded, after.leaves[0].bounded) == (False, True)
+
+
 def test_a_change_and_its_undoing_are_two_changes(small: Tide) -> None:
     """Each with the rows as they were then; the document of before is the one of afterwards."""
     before = document(small)
