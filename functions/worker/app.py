@@ -12,10 +12,12 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from tidelog.events import SchemaChanged
 from tidelog.letters import Received
 from tidelog.pipeline import build_worker
 from tidelog.runs import Run
 from tidelog.settings import read_worker_settings
+from tidelog.tables import TableName
 from tidelog.working import Failed, Worker
 
 _SPARE_SECONDS = 10  # for what comes after the last statement: commit, publish, project
@@ -26,7 +28,7 @@ logger = Logger()
 @cache
 def worker() -> Worker:
     """Build the parts once per process, when the first message comes."""
-    return build_worker(read_worker_settings(os.environ))
+    return build_worker(read_worker_settings(os.environ), warn)
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -88,6 +90,17 @@ def report(run: Run, seconds: float) -> None:
         ("Rows", MetricUnit.Count, run.rows),
         ("Bytes", MetricUnit.Bytes, run.bytes),
         ("Duration", MetricUnit.Seconds, seconds),
+    )
+
+
+def warn(table: TableName, changed: SchemaChanged) -> None:
+    """Log that lines of a table are outdated, and what to do."""
+    logger.warning(
+        "lines written before are outdated",
+        table=str(table),
+        difference=changed.difference,
+        outdated=changed.outdated,
+        remedy=changed.remedy,
     )
 
 

@@ -3,15 +3,16 @@
 The modules from the outside in:
 
 - use cases: `scheduling` (a tick becomes messages), `watching` (is all well?), `requesting` (a backfill is checked and
-  sent), `working` (a message is worked off, tried again or buried), `ingesting` (a run of a table), `backfilling` (a
-  backfill is planned), `sweeping` (a sweep is planned), `chunking` (a chunk of a plan is read), `extraction` (the steps
-  of a run as plain functions), over the `parts` that `pipeline` builds
+  sent), `working` (a message is worked off, tried again or buried), `ingesting` (a run of a table), `altering` (what
+  was altered since the last one), `backfilling` (a backfill is planned), `sweeping` (a sweep is planned), `chunking`
+  (a chunk of a plan is read), `extraction` (the steps of a run as plain functions), over the `parts` that `pipeline`
+  builds
 - the world: `source` (PostgreSQL, through `connection`), `segment`, `publishing`, `ledger` and `objects` (S3),
   `parameters` and `marks` (Parameter Store), `queues`, `dispatch` and `deadletters` (SQS), `notices` (SNS),
   `credentials` (Secrets Manager); `failures` turns what their drivers raise into `errors`
-- pure: `messages`, `letters`, `settings`, `horizon`, `tables`, `selection`, `schema`, `catalog`, `columns`, `stream`,
-  `rows`, `windows`, `planning`, `retracing`, `backfills`, `sweeps`, `hidden`, `plans`, `readings`, `continuity`,
-  `events`, `state`, `runs`, `lake`, `ranges`, `timestamps`, `quoting`
+- pure: `messages`, `letters`, `settings`, `horizon`, `tables`, `selection`, `schema`, `partitions`, `catalog`,
+  `columns`, `stream`, `rows`, `windows`, `planning`, `retracing`, `backfills`, `sweeps`, `hidden`, `plans`, `readings`,
+  `continuity`, `events`, `state`, `runs`, `lake`, `ranges`, `timestamps`, `quoting`
 """
 
 __version__ = "0.1.0"

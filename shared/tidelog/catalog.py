@@ -5,6 +5,8 @@ Each question is one statement whose answer is one JSON text.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from tidelog.quoting import literal
@@ -55,7 +57,8 @@ SELECT json_build_object(
   'populated', rel.relispopulated,
   'columns', (SELECT coalesce(json_agg(json_build_object(
       'name', att.attname, 'type', att.atttypid::bigint, 'type_name', format_type(att.atttypid, att.atttypmod),
-      'not_null', att.attnotnull, 'default', pg_get_expr(d.adbin, d.adrelid), 'generated', att.attgenerated)
+      'not_null', att.attnotnull, 'default', pg_get_expr(d.adbin, d.adrelid), 'generated', att.attgenerated,
+      'number', att.attnum)
     ORDER BY att.attnum), '[]')
     FROM att LEFT JOIN pg_attrdef d ON d.adrelid = att.attrelid AND d.adnum = att.attnum),
   'key', (SELECT coalesce(json_agg(att.attname ORDER BY k.place), '[]')
@@ -80,15 +83,22 @@ SELECT json_build_object(
     FROM leaf WHERE leaf.relkind <> 'f'),
   'foreign', (SELECT coalesce(json_agg(format('%I.%I', leaf.nspname, leaf.relname)), '[]')
     FROM leaf WHERE leaf.relkind = 'f'),
+  'parents', (SELECT coalesce(json_agg(format('%I.%I', n.nspname, c.relname) ORDER BY i.inhseqno), '[]')
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhparent JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE i.inhrelid = rel.oid AND c.relkind <> 'p'),
+  'filled', (SELECT coalesce(json_agg(DISTINCT a.attname), '[]')
+    FROM leaf JOIN pg_attribute a ON a.attrelid = leaf.oid AND a.atthasmissing AND NOT a.attisdropped),
   'types', (SELECT coalesce(json_agg(json_build_object(
       'oid', t.oid::bigint, 'name', format_type(t.oid, NULL), 'kind', t.typtype, 'base', t.typbasetype::bigint,
       'element', CASE WHEN t.typsubscript = 'array_subscript_handler'::regproc THEN t.typelem::bigint ELSE 0 END,
-      'fields', (SELECT coalesce(json_agg(json_build_object('name', a.attname, 'type', a.atttypid::bigint)
+      'fields', (SELECT coalesce(json_agg(json_build_object('name', a.attname, 'type', a.atttypid::bigint,
+          'number', a.attnum)
           ORDER BY a.attnum), '[]')
         FROM pg_attribute a
         WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped),
       'labels', (SELECT coalesce(json_agg(e.enumlabel ORDER BY e.enumsortorder), '[]')
         FROM pg_enum e WHERE e.enumtypid = t.oid),
+      'default', t.typdefault,
       'json_cast', t.oid >= 16384 AND EXISTS (SELECT FROM pg_cast k
         WHERE k.castsource = t.oid AND k.casttarget = 'json'::regtype AND k.castmethod = 'f'))
     ORDER BY t.oid), '[]')
@@ -156,6 +166,12 @@ def table_query(table: TableName) -> str:
 def read_table(answer: str) -> Table:
     """Read the answer to `table_query`."""
     return msgspec.json.decode(answer, type=Table)
+
+
+def there_query(oids: Iterable[int]) -> str:
+    """Return the statement that lists which of some relations are there."""
+    wanted = ",".join(map(str, oids))
+    return f"SELECT coalesce(json_agg(oid::bigint), '[]')::text FROM pg_class WHERE oid = ANY ('{{{wanted}}}')"
 
 
 def snapshot_query() -> str:

@@ -56,10 +56,23 @@ class Advanced(msgspec.Struct, frozen=True, tag="advanced"):
     reading: Reading
 
 
-class SchemaChanged(msgspec.Struct, frozen=True, tag="schema_changed"):
-    """The columns, types, defaults or the key changed."""
+class SchemaChanged(msgspec.Struct, frozen=True, tag="schema_changed", omit_defaults=True):
+    """The columns, types, defaults, the key or what the table inherits from changed."""
 
     schema: str
+    difference: str
+    outdated: str = ""
+    """What of it makes lines written before say something else than the table, though no row has a new version."""
+    again: bool = False
+    """Whether the table therefore counts as never read: the next increment is all of it, and its plans end."""
+    remedy: str = ""
+    """Where it is too large for that: the command that has it read again."""
+
+
+class PartitionsChanged(msgspec.Struct, frozen=True, tag="partitions_changed"):
+    """Partitions were attached, detached, dropped or renamed. What was read of them is not touched by that."""
+
+    partitions: str
     difference: str
 
 
@@ -87,6 +100,7 @@ What = (
     | Supplied
     | Advanced
     | SchemaChanged
+    | PartitionsChanged
     | TimelineStarted
     | Remade
     | Planned
@@ -174,7 +188,9 @@ def fold(before: State, what: What) -> State:
         case Supplied():
             after = msgspec.structs.replace(before, sequential_id=what.sequential_id, timestamp=what.timestamp)
         case SchemaChanged():
-            after = msgspec.structs.replace(before, schema=what.schema)
+            after = msgspec.structs.replace(_forgotten(before) if what.again else before, schema=what.schema)
+        case PartitionsChanged():
+            after = msgspec.structs.replace(before, partitions=what.partitions)
         case TimelineStarted():
             after = _restarted(before, what)
         case Remade():
@@ -204,11 +220,18 @@ def _read(before: State, reading: Reading, *, schema: str | None, sequential_id:
         leaves=leaves,
         past=kept | gone,
         schema=schema,
+        partitions=before.partitions or reading.partitions,
         plans=before.plans,
         swept=before.swept,
         unswept=before.unswept or (before.offset + 1 if bounded else 0),
         strategy=reading.strategy,
     )
+
+
+def _forgotten(before: State) -> State:
+    """Return the state in which every relation counts as never read. Only backfills go on."""
+    plans = tuple(plan for plan in before.plans if plan.kind == "backfill")
+    return msgspec.structs.replace(before, leaves=(), past={}, plans=plans)
 
 
 def _restarted(before: State, what: TimelineStarted) -> State:
@@ -228,6 +251,7 @@ def _restarted(before: State, what: TimelineStarted) -> State:
         sequential_id=before.sequential_id,
         database=what.database,
         schema=before.schema,
+        partitions=before.partitions if what.resume else None,
         leaves=tuple(oid for oid in resume.leaves if oid in known),
         past={oid: past for oid, past in resume.past.items() if oid in known},
         plans=tuple(msgspec.structs.replace(plan, horizon=min(plan.horizon, resume.horizon)) for plan in plans),

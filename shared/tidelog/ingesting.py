@@ -12,9 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from tidelog.altering import Altering, Tell
 from tidelog.continuity import find_break
 from tidelog.errors import Conflict, DatabaseBusy
-from tidelog.events import Advanced, Event, Ingested, SchemaChanged, Snapshotted, TimelineStarted, What
+from tidelog.events import Advanced, Event, Ingested, Snapshotted, TimelineStarted, What
 from tidelog.lake import Position, segment_key
 from tidelog.ledger import OffsetTakenError
 from tidelog.parameters import Summary
@@ -59,9 +60,10 @@ class Ingestion:
 
     Args:
         parts: what it works with.
+        tell: tells of altered tables that are too large to be read again at once.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, tell: Tell = lambda *_: None) -> None:
         self._source = parts.source
         self._segments = parts.segments
         self._ledger = parts.ledger
@@ -70,6 +72,7 @@ class Ingestion:
         self._parameters = parts.parameters
         self._limits = parts.limits
         self._now = parts.now
+        self._altering = Altering(parts, tell)
 
     def ingest(self, table: TableName, *, seconds: float) -> Run:
         """Ingest what is new in a table, or plan that it be read in chunks.
@@ -151,20 +154,13 @@ class Ingestion:
         return replace(_outcome(table, "planned", after, plan), plan=event.offset, chunks=planned.chunks)
 
     def _settle(self, opened: OpenTable, base: _Base) -> State:
-        """Record a break in the transaction ids, and changed columns, before anything is read."""
+        """Record a break in the transaction ids, and what was altered, before anything is read."""
         table, state, finished = opened.table.table_name, base.state, base.finished
         if found := find_break(state, opened.snapshot, opened.table):
             resume = self._earlier(table, state, opened) if found.rewind else None
             started = TimelineStarted(state.timeline + 1, found.reason, opened.snapshot.database, resume)
             state = self._ledger.append(table, state, started, finished=finished).state
-        document = opened.table.document()
-        if state.schema != document.fingerprint:
-            self._segments.describe(table, document)
-            if state.schema is not None:
-                difference = document.difference(self._segments.schema(table, state.schema))
-                changed = SchemaChanged(document.fingerprint, difference)
-                state = self._ledger.append(table, state, changed, finished=finished).state
-        return state
+        return self._altering.record(opened, state, finished=finished)
 
     def _earlier(self, table: TableName, state: State, opened: OpenTable) -> State | None:
         """Return the state after the newest event that is older than the margin, if its window is still good."""

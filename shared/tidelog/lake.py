@@ -4,6 +4,7 @@
     data/<schema>.<table>/dt=2026-11-23/<timeline>-<horizon>-b<plan>-<chunk>.jsonl.gz    a snapshot or backfill chunk
     ledger/<schema>.<table>/<offset>.json                                                 an event
     schema/<schema>.<table>/<fingerprint>.json                                            a schema document
+    schema/<schema>.<table>/partitions-<fingerprint>.json                                 its partitions at some time
 
 Numbers are padded with zeros and `b` sorts before `i`, so the last parts of a table's segment names sort as their
 positions do: of two versions of a row, the one in the segment that sorts later is the same or newer.

@@ -12,9 +12,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tidelog.errors import TidelogError
+from tidelog.events import SchemaChanged
 from tidelog.failures import store_errors
 from tidelog.letters import Failure
 from tidelog.marks import Mark, Marks
+from tidelog.tables import TableName
 
 if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
@@ -79,6 +81,15 @@ class Notices:
         text = dead_letter_text(self._stack, letter, failure)
         return self.send(f"dead letter {failure.table} {failure.error}", f"{table} failed with {failure.error}", text)
 
+    def of_outdated(self, table: TableName, changed: SchemaChanged) -> bool:
+        """Tell of a table that was altered so that lines written before are outdated, and that is not read again.
+
+        Raises:
+            StoreUnreachable, AccessDenied: SNS does not take it.
+        """
+        text = outdated_text(self._stack, table, changed)
+        return self.send(f"outdated {table} {changed.schema}", f"lines of {table} are outdated", text)
+
     def _note(self, about: str, value: str) -> None:
         with suppress(TidelogError):  # It is told again then: rather twice than never.
             self._marks.write(_mark(about), value, Mark("", 0))
@@ -122,6 +133,23 @@ To see all:
     tidelog dead-letters list --stack {stack}
 
 The same error of the same table is told at most once an hour."""
+
+
+def outdated_text(stack: str, table: TableName, changed: SchemaChanged) -> str:
+    """Return what a person needs to know of lines that an altered table has outdated: why, and what to do."""
+    return f"""\
+The table {table} was altered so that its rows read otherwise without having new versions: the lines of them that are \
+in the lake are outdated. It is too large to be read again at once. New and updated rows come as before.
+
+Because:   {changed.outdated}
+Altered:   {changed.difference}
+Schema:    {changed.schema}
+
+To have all rows read again:
+    {changed.remedy} --stack {stack}
+
+There is no hurry, and no need if the change has rewritten the table, as a default such as nextval() does: its rows come
+by themselves then. This is told once for the change."""
 
 
 def _quoted(text: str) -> str:

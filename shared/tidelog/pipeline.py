@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 import boto3
 from botocore.config import Config
 
+from tidelog.altering import Tell
 from tidelog.credentials import read_credentials
 from tidelog.deadletters import DeadLetters, Failures
+from tidelog.events import SchemaChanged
 from tidelog.ledger import Ledger
 from tidelog.marks import Marks
 from tidelog.notices import Notices
@@ -23,6 +25,7 @@ from tidelog.requesting import Requests
 from tidelog.segment import Segments
 from tidelog.settings import DatabaseSettings, SchedulerSettings, WorkerSettings
 from tidelog.source import Source
+from tidelog.tables import TableName
 from tidelog.watching import Watch, Watching
 from tidelog.working import Jobs, Retries, Worker
 
@@ -61,19 +64,30 @@ def build_parts(settings: WorkerSettings) -> Parts:
     )
 
 
-def build_worker(settings: WorkerSettings) -> Worker:
-    """Build what works messages off."""
+def build_worker(settings: WorkerSettings, warn: Tell) -> Worker:
+    """Build what works messages off.
+
+    Args:
+        settings: what an operator has set.
+        warn: notes in the log what a notice tells of altered tables.
+    """
     sqs = boto3.client("sqs", config=_AWS)
+    notices = _build_notices(settings.topic, settings.stack, settings.parameters)
+
+    def tell(table: TableName, changed: SchemaChanged) -> None:
+        warn(table, changed)
+        notices.of_outdated(table, changed)
+
     failures = Failures(boto3.client("s3", config=_AWS), settings.bucket)
     return Worker(
-        jobs=Jobs(build_parts(settings)),
+        jobs=Jobs(build_parts(settings), tell),
         queues={
             url.rpartition("/")[2]: WorkQueue(sqs, url)
             for url in (settings.work_queue_url, settings.backfill_queue_url)
         },
         dead_letters=DeadLetters(sqs, settings.dead_letters_url, failures),
         failures=failures,
-        notices=_build_notices(settings.topic, settings.stack, settings.parameters),
+        notices=notices,
         retries=Retries(settings.retry_seconds, settings.tries),
         now=_now,
         chance=random.random,

@@ -260,6 +260,7 @@ def _reading(
         next_bound=state.bound,
         began=began,
         moment=moment,
+        partitions=opened.table.partitions.fingerprint if opened.table.partitions else None,
     )
 
 

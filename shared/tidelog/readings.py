@@ -75,6 +75,8 @@ class Reading(msgspec.Struct, frozen=True):
     """A moment before which no transaction id at or above the horizon was given out, by the server's clock."""
     moment: Moment | None = None
     """A later one, which takes its place once the horizon has passed its id."""
+    partitions: str | None = None
+    """Fingerprint of the document that names the relations of a partitioned table."""
 
 
 def deltas(xids: Iterable[int]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from isal import isal_zlib
 from tidelog.failures import error_code, store_errors
 from tidelog.lake import schema_key
 from tidelog.objects import put_new
+from tidelog.partitions import Partitions
 from tidelog.readings import Segment
 from tidelog.schema import SchemaDocument
 from tidelog.tables import TableName
@@ -160,17 +161,23 @@ class Segments:
         """Throw away a segment that was prepared and will not be committed."""
         _abort(self._s3, self._bucket, segment.key, segment.upload)
 
-    def describe(self, table: TableName, document: SchemaDocument) -> None:
-        """Write a schema document; one that is there already is the same one."""
+    def describe(self, table: TableName, document: SchemaDocument | Partitions) -> None:
+        """Write a schema document, or which partitions there are; one that is there already is the same one."""
         body = msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
         put_new(self._s3, self._bucket, schema_key(table, document.fingerprint), body)
 
     def schema(self, table: TableName, fingerprint: str) -> SchemaDocument:
         """Read a schema document."""
+        return msgspec.json.decode(self._described(table, fingerprint), type=SchemaDocument)
+
+    def partitions(self, table: TableName, fingerprint: str) -> Partitions:
+        """Read which partitions there were."""
+        return msgspec.json.decode(self._described(table, fingerprint), type=Partitions)
+
+    def _described(self, table: TableName, fingerprint: str) -> bytes:
         key = schema_key(table, fingerprint)
         with store_errors("read", key):
-            body = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
-        return msgspec.json.decode(body, type=SchemaDocument)
+            return self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
 
 
 def _abort(s3: S3Client, bucket: str, key: str, upload: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -98,6 +98,11 @@ class OpenTable:
                 return None
             found += msgspec.json.decode(_one(self._connection, question), type=tuple[str | None, ...])
         return timestamps.latest(found)
+
+    def there(self, oids: Iterable[int]) -> frozenset[int]:
+        """Return which of some relations the database has."""
+        self._follow_deadline()
+        return msgspec.json.decode(_one(self._connection, catalog.there_query(oids)), type=frozenset[int])
 
     def copy(self, leaf: Leaf, window: Window, sink: Sink) -> None:
         """Write the JSON lines of a window of a leaf to a sink."""

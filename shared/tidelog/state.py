@@ -56,6 +56,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """Relations that were read and are no longer part of the table."""
     schema: str | None = None
     """Fingerprint of the table's schema document."""
+    partitions: str | None = None
+    """Fingerprint of the document that names its partitions; None where it has none, or nothing was read yet."""
     plans: tuple[OpenPlan, ...] = ()
     """Large reads under way."""
     swept: Swept | None = None

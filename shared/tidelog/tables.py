@@ -11,6 +11,7 @@ import msgspec
 
 from tidelog import timestamps
 from tidelog.errors import NotIngestible
+from tidelog.partitions import Partitions
 from tidelog.quoting import identifier
 from tidelog.schema import ColumnDocument, SchemaDocument
 
@@ -89,6 +90,7 @@ class Field(msgspec.Struct, frozen=True):
 
     name: str
     type: int
+    number: int = 0
 
 
 class Type(msgspec.Struct, frozen=True):
@@ -104,6 +106,8 @@ class Type(msgspec.Struct, frozen=True):
     """Of an array: what it holds."""
     fields: tuple[Field, ...] = ()
     labels: tuple[str, ...] = ()
+    default: str | None = None
+    """Of columns that have none of their own."""
     json_cast: bool = False
     """A user's own cast to json exists, so `to_json` gives something that can't be read back."""
 
@@ -119,6 +123,8 @@ class Column(msgspec.Struct, frozen=True):
     """The expression of its default, or of what it is generated as."""
     generated: str = ""
     """"" , "s" (stored) or "v" (virtual)."""
+    number: int = 0
+    """Stays when it is renamed (`attnum`)."""
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -168,6 +174,10 @@ class Table(msgspec.Struct, frozen=True):
     """Names of foreign tables among the partitions."""
     populated: bool = True
     """False for a materialized view that was never refreshed."""
+    parents: tuple[str, ...] = ()
+    """Names of the tables that it inherits from; that it is a partition of is not meant."""
+    filled: tuple[str, ...] = ()
+    """Columns that were added with a value for the rows that were there."""
 
     @property
     def table_name(self) -> TableName:
@@ -200,11 +210,30 @@ class Table(msgspec.Struct, frozen=True):
         return SchemaDocument(
             table=str(self.table_name),
             columns=tuple(
-                _described(ColumnDocument(c.name, c.type_name, c.not_null, c.default, c.generated), c.type, types)
+                _described(
+                    ColumnDocument(
+                        c.name,
+                        c.type_name,
+                        c.not_null,
+                        types[c.type].default if c.default is None else c.default,
+                        c.generated,
+                        number=c.number,
+                    ),
+                    c.type,
+                    types,
+                )
                 for c in self.columns
             ),
             key=self.key,
+            parents=self.parents,
         )
+
+    @property
+    def partitions(self) -> Partitions | None:
+        """Which relations hold its rows, if it is partitioned."""
+        if self.kind != "p":
+            return None
+        return Partitions(str(self.table_name), {leaf.oid: str(leaf.table_name) for leaf in self.leaves})
 
 
 def _described(document: ColumnDocument, oid: int, types: Mapping[int, Type]) -> ColumnDocument:
@@ -213,7 +242,8 @@ def _described(document: ColumnDocument, oid: int, types: Mapping[int, Type]) ->
     while inner := kind.base or kind.element:
         kind = types[inner]
     fields = (
-        _described(ColumnDocument(field.name, types[field.type].name), field.type, types) for field in kind.fields
+        _described(ColumnDocument(field.name, types[field.type].name, number=field.number), field.type, types)
+        for field in kind.fields
     )
     return msgspec.structs.replace(document, labels=kind.labels, fields=tuple(fields))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from tidelog.altering import Tell
 from tidelog.backfilling import Backfilling
 from tidelog.chunking import Chunking
 from tidelog.deadletters import DeadLetters, Failures
@@ -40,10 +41,11 @@ class Jobs:
 
     Args:
         parts: what it takes.
+        tell: tells of altered tables that are too large to be read again at once.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self._ingestion = Ingestion(parts)
+    def __init__(self, parts: Parts, tell: Tell = lambda *_: None) -> None:
+        self._ingestion = Ingestion(parts, tell)
         self._backfilling = Backfilling(parts)
         self._chunking = Chunking(parts)
         self._sweeping = Sweeping(parts)

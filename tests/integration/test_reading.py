@@ -325,10 +325,10 @@ def test_a_renamed_enum_value_is_a_changed_column(tide: Tide) -> None:
     tide.run("ALTER TYPE mood RENAME VALUE 'ok' TO 'fine'")
     for name in "eadc":
         tide.ingest(f"public.t_{name}")
-        assert tide.kinds(f"public.t_{name}") == ["snapshotted", "schema_changed"]
+        assert tide.kinds(f"public.t_{name}") == ["snapshotted", "schema_changed", "ingested"]
     tide.run("ALTER TYPE pair RENAME ATTRIBUTE n TO renamed")
     tide.ingest("public.t_c")
-    assert tide.kinds("public.t_c")[-2:] == ["schema_changed", "schema_changed"]
+    assert tide.kinds("public.t_c")[-2:] == ["schema_changed", "ingested"]
 
 
 def test_a_role_without_select_is_told_which_grant_it_needs(filled: Tide, role: str) -> None:

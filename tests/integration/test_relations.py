@@ -95,8 +95,8 @@ def test_a_partition_detached_while_others_ran_ahead_loses_and_repeats_nothing(p
     assert partitioned.values("id") == [1, 2, 3, 4, 10, 11, 50]
 
 
-def test_a_dropped_partition_is_no_event(partitioned: Tide) -> None:
-    """Its rows stay in the lake."""
+def test_a_dropped_partition_leaves_its_rows_in_the_lake(partitioned: Tide) -> None:
+    """And the others go on."""
     partitioned.run("DROP TABLE y2_a")
     assert partitioned.ingest().outcome == "unchanged"
     partitioned.run("INSERT INTO t VALUES (9, '2025-01-01', 'x')")

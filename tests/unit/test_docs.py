@@ -23,7 +23,7 @@ LIBRARY = sorted((ROOT / "shared" / "tidelog").glob("[a-z]*.py"))
 OUTWARD = {
     "scheduling", "ingesting", "extraction", "pipeline", "source", "connection", "segment", "publishing", "ledger",
     "objects", "parameters", "marks", "queues", "deadletters", "notices", "credentials", "failures", "working",
-    "watching", "backfilling", "chunking", "sweeping", "dispatch", "parts", "requesting",
+    "watching", "backfilling", "chunking", "sweeping", "dispatch", "parts", "requesting", "altering",
 }  # fmt: skip
 
 

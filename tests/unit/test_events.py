@@ -14,6 +14,7 @@ from tidelog.events import (
     Advanced,
     Event,
     Ingested,
+    PartitionsChanged,
     Remade,
     SchemaChanged,
     Snapshotted,
@@ -36,7 +37,7 @@ from tidelog.plans import (
     joined,
 )
 from tidelog.readings import LeafReading, Moment, Reading, Segment, deltas, undelta
-from tidelog.state import Past, State
+from tidelog.state import Past, State, Swept
 from tidelog.windows import Database
 
 TEXT = st.text(max_size=8)
@@ -73,6 +74,7 @@ READINGS = st.builds(
     next_bound=MAYBE,
     began=MAYBE,
     moment=MOMENTS,
+    partitions=MAYBE,
 )
 NUMBERS = st.integers(1, 30)
 CHUNKS = st.builds(
@@ -147,6 +149,10 @@ STATES = st.builds(
     leaves=st.lists(st.integers(1, 9), max_size=4, unique=True).map(tuple),
     past=PASTS,
     schema=MAYBE,
+    partitions=MAYBE,
+    swept=st.none() | st.builds(Swept, horizon=XIDS, at=MAYBE),
+    unswept=st.integers(0, 10**6),
+    strategy=TEXT,
     plans=st.lists(OPEN_PLANS, max_size=3, unique_by=lambda plan: plan.number).map(tuple),
 )
 PLAN_EVENTS: st.SearchStrategy[PlanEvent] = st.one_of(
@@ -163,7 +169,8 @@ WHATS: st.SearchStrategy[What] = st.one_of(
     st.builds(Ingested, segment=SEGMENTS, reading=READINGS, sequential_id=st.integers(1, 10**6)),
     st.builds(Supplied, segment=SEGMENTS, sequential_id=st.integers(1, 10**6), timestamp=MAYBE),
     st.builds(Advanced, reading=READINGS),
-    st.builds(SchemaChanged, schema=TEXT, difference=TEXT),
+    st.builds(SchemaChanged, schema=TEXT, difference=TEXT, outdated=TEXT, again=st.booleans(), remedy=TEXT),
+    st.builds(PartitionsChanged, partitions=TEXT, difference=TEXT),
     st.builds(TimelineStarted, timeline=st.integers(2, 9), reason=TEXT, database=DATABASES, resume=st.none() | STATES),
     st.builds(Remade, of=st.integers(1, 10**6), segment=SEGMENTS),
     PLAN_EVENTS,
@@ -225,6 +232,18 @@ def test_a_reading_moves_the_window(before: State, reading: Reading, segment: Se
         assert (state.database, state.oid) == (reading.database, reading.oid)
         assert state.leaves == tuple(leaf.oid for leaf in reading.leaves)
         assert state.plans == before.plans
+        assert state.partitions == (before.partitions or reading.partitions)
+
+
+@given(STATES, TEXT, READINGS)
+def test_a_table_that_is_read_again_counts_as_never_read(before: State, schema: str, reading: Reading) -> None:
+    """Its window stays where it is in order; what the next reading leaves out is no longer remembered of it."""
+    state = events.fold(before, SchemaChanged(schema, "what", "why", again=True))
+    assert (state.leaves, state.past, state.schema) == ((), {}, schema)
+    assert all(plan.kind == "backfill" for plan in state.plans)
+    kept = msgspec.structs.replace(before, offset=before.offset + 1, leaves=(), past={}, schema=schema)
+    assert msgspec.structs.replace(state, plans=before.plans) == kept
+    assert events.fold(state, Advanced(reading)).past == {}
 
 
 @given(STATES, READINGS)
@@ -300,6 +319,7 @@ def test_a_timeline_starts_from_nothing_or_from_an_earlier_state(
     start = resume or State()
     assert (state.timeline, state.database) == (timeline, database)
     assert (state.sequential_id, state.schema) == (before.sequential_id, before.schema)
+    assert state.partitions == (before.partitions if resume else None)
     known = {*before.leaves, *before.past}  # a relation that was forgotten since stays so
     assert (state.horizon, state.ahead, state.leaves, state.past) == (
         start.horizon,
@@ -316,7 +336,8 @@ def test_other_events_leave_the_window_where_it_is(before: State, segment: Segme
     moved: dict[str, Any] = {"offset": before.offset + 1}
     others: list[tuple[What, dict[str, Any]]] = [
         (Remade(before.offset, segment), {}),
-        (SchemaChanged(text, "what"), {"schema": text}),
+        (SchemaChanged(text, "what", "why", remedy="do"), {"schema": text}),
+        (PartitionsChanged(text, "what"), {"partitions": text}),
         (
             Supplied(segment, before.sequential_id + 1, text),
             {"sequential_id": before.sequential_id + 1, "timestamp": text},
