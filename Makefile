@@ -3,16 +3,17 @@ SHELL := /bin/sh
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test setup lint format bench clean
+.PHONY: help demo test setup lint format bench bench-peers clean
 
 help:
-	@echo "make demo    ingest a sample database on this machine and show it"
-	@echo "make test    run the tests"
-	@echo "make lint    ruff, mypy, cfn-lint, sam validate"
-	@echo "make setup   only make .venv with .venv/bin/tidelog"
-	@echo "make format  format the code"
-	@echo "make bench   measure: a first snapshot against psql, increments against the size of the table"
-	@echo "make clean   remove what the others made"
+	@echo "make demo         ingest a sample database on this machine and show it"
+	@echo "make test         run the tests"
+	@echo "make lint         ruff, mypy, cfn-lint, sam validate"
+	@echo "make setup        only make .venv with .venv/bin/tidelog"
+	@echo "make format       format the code"
+	@echo "make bench        measure: a first snapshot against psql, increments against the size of the table"
+	@echo "make bench-peers  what tools with a timestamp cursor lose: dlt, tap-postgres (installed to .tidelog); two minutes"
+	@echo "make clean        remove what the others made"
 
 demo: $(READY)
 	@$(BIN)/tidelog demo
@@ -36,6 +37,9 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.first_snapshot
 	$(BIN)/python -m benchmarks.incremental
+
+bench-peers: $(READY)
+	$(BIN)/python -m benchmarks.peers
 
 $(READY): pyproject.toml constraints.txt tools/make-venv
 	@sh tools/make-venv .venv

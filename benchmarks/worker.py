@@ -1,4 +1,4 @@
-"""The worker of the first snapshot: a process of its own that loads what its function does, and no more."""
+"""A worker: a process of its own that loads what its function does, and no more, and runs tables when told to."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ _FUNCTION = Path(__file__).parents[1] / "functions" / "worker"
 
 
 def main() -> None:
-    """Get ready, and take the first snapshot of the table when told to."""
+    """Get ready, and run the tables whose names come in, one by one."""
     sys.path.insert(0, str(_FUNCTION))
     importlib.import_module("app")  # the function, with all that it loads: that is what a cold start does
     ingestion = Ingestion(build_parts(read_worker_settings(os.environ)))
     print("ready", flush=True)
-    sys.stdin.readline()
-    run = ingestion.ingest(TableName("public", "orders"), seconds=890)
-    print(json.dumps({"rows": run.rows, "peak": peak_memory()}), flush=True)
+    for line in sys.stdin:
+        run = ingestion.ingest(TableName.parse(line.strip()), seconds=890)
+        said = {"rows": run.rows, "key": run.key, "strategy": run.strategy, "peak": peak_memory()}
+        print(json.dumps(said), flush=True)
 
 
 def peak_memory() -> float:

@@ -1,0 +1,305 @@
+"""The tools that are compared, each made to poll a table again and again: tidelog, dlt, tap-postgres.
+
+Each keeps its state from poll to poll. It is set up as its documentation has it for a table with a column that tells of
+changes, and once more with what it has against late commits: dlt with a lag, by which it looks back, and tap-postgres
+with a filter that holds back what is recent. dlt and tap-postgres are in environments of their own under
+`.tidelog/peers`, made the first time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from benchmarks.measuring import ROOT, Store, install, report
+from benchmarks.workload import TABLE, Version
+
+from tidelog_sandbox.postgres import USER, Postgres
+
+DLT = "1.31.0"
+TAP = "0.10.0"
+_ENVIRONMENTS = ROOT / ".tidelog" / "peers"
+_REQUIREMENTS = {
+    "dlt": (f"dlt[sql-database]=={DLT}", "sqlalchemy==2.1.9", "psycopg2-binary==2.9.13"),
+    "tap-postgres": (f"meltanolabs-tap-postgres=={TAP}", "singer-sdk==0.54.9", "sqlalchemy==2.0.51"),
+}
+_STREAM = f"public-{TABLE}"
+"""What tap-postgres calls the table."""
+
+
+class ToolFailedError(Exception):
+    """A tool could not be set up, or ended with an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """One poll of a tool, by `time.monotonic`, and the row versions that it has written."""
+
+    began: float
+    ended: float
+    versions: tuple[Version, ...]
+
+
+class Tool(ABC):
+    """A tool that can be made to poll. As a context it is ended at the end of the block.
+
+    Args:
+        name: of the tool, with its version and how it is set up.
+        directory: where it keeps its files.
+    """
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name = name
+        self.directory = directory
+        self.polls: list[Poll] = []
+        self.settles = 0.0
+        """How many seconds after the last change it has to be polled until it has everything."""
+        self.resources = ExitStack()
+        directory.mkdir(parents=True)
+
+    def poll(self) -> None:
+        """Have the tool extract what is new to it, and note what it has written.
+
+        Raises:
+            ToolFailedError: with the end of what it has said.
+        """
+        began = time.monotonic()
+        written = self.extract()
+        ended = time.monotonic()
+        versions = tuple((row["id"], row["version"]) for row in self.rows(written))
+        self.polls.append(Poll(began, ended, versions))
+
+    @abstractmethod
+    def extract(self) -> Sequence[str]:
+        """Run once; return the names of what was written."""
+
+    @abstractmethod
+    def rows(self, written: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Read what was written."""
+
+    def close(self) -> None:
+        """End the tool."""
+        self.resources.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Process:
+    """A process that is asked with a line and answers with a line. Its standard error goes to a file.
+
+    Raises:
+        ToolFailedError: it has ended.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self._log = log
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                text=True,
+            )
+        self._answer()  # it is ready
+
+    def ask(self, line: str) -> str:
+        """Send a line, and return the answer."""
+        assert self._process.stdin  # noqa: S101  # for the type: it is a pipe
+        with suppress(BrokenPipeError):  # there is no answer either
+            self._process.stdin.write(f"{line}\n")
+            self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _answer(self) -> str:
+        assert self._process.stdout  # noqa: S101  # as above
+        if line := self._process.stdout.readline():
+            return line
+        self._process.wait()
+        raise ToolFailedError(_tail(self._process.args, self._log))
+
+
+class Tidelog(Tool):
+    """tidelog: a worker's process, which runs the table at each poll.
+
+    Args:
+        environment: of the worker.
+        store: the S3 server with its lake.
+        bucket: the lake.
+        strategy: how the worker is to find the rows of an increment: the begin of what it says of it.
+    """
+
+    def __init__(
+        self, name: str, directory: Path, *, environment: Mapping[str, str], store: Store, bucket: str, strategy: str
+    ) -> None:
+        super().__init__(name, directory)
+        self._client = store.client
+        self._bucket = bucket
+        self._strategy = strategy
+        command = [sys.executable, "-m", "benchmarks.worker"]
+        self._process = self.resources.enter_context(closing(Process(command, environment, directory / "log")))
+
+    def extract(self) -> Sequence[str]:
+        """Run the table; return the key of the segment, if there is one."""
+        said = json.loads(self._process.ask(f"public.{TABLE}"))
+        if not said["strategy"].startswith(self._strategy):
+            raise ToolFailedError(f"{self.name} found the rows by {said['strategy']}")
+        return [said["key"]] if said["key"] else []
+
+    def rows(self, written: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Read segments."""
+        for key in written:
+            body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+            yield from map(json.loads, gzip.decompress(body).splitlines())
+
+
+class Dlt(Tool):
+    """dlt: one process, which runs its pipeline at each poll. See `benchmarks/peer_dlt.py`.
+
+    Args:
+        server: the database.
+        lag: how many seconds before the latest `updated_at` it looks back; 0 for not at all.
+    """
+
+    def __init__(self, name: str, directory: Path, *, server: Postgres, lag: float) -> None:
+        super().__init__(name, directory)
+        environment = {
+            **os.environ,
+            "SOURCES__SQL_DATABASE__CREDENTIALS": server.url().replace("://", "+psycopg2://"),
+            "RUNTIME__DLTHUB_TELEMETRY": "false",
+            "DLT_DATA_DIR": str(directory),
+        }
+        python = str(environment_of("dlt") / "bin" / "python")
+        command = [python, str(ROOT / "benchmarks" / "peer_dlt.py"), str(directory), TABLE, str(lag)]
+        self._process = self.resources.enter_context(closing(Process(command, environment, directory / "log")))
+        self._known: set[Path] = set()
+
+    def extract(self) -> Sequence[str]:
+        """Run the pipeline; return the files that are new."""
+        self._process.ask("poll")
+        files = set((self.directory / "lake" / "public" / TABLE).glob("*.jsonl*"))
+        new, self._known = files - self._known, files
+        return sorted(map(str, new))
+
+    def rows(self, written: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Read files, compressed or not."""
+        for path in map(Path, written):
+            text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            yield from map(json.loads, text.splitlines())
+
+
+class TapPostgres(Tool):
+    """tap-postgres: its command at each poll, given the last state that it has said, as Meltano does.
+
+    Args:
+        server: the database.
+        hold_back: rows whose `updated_at` is fewer seconds ago are left for a later poll.
+    """
+
+    def __init__(self, name: str, directory: Path, *, server: Postgres, hold_back: float) -> None:
+        super().__init__(name, directory)
+        self.settles = hold_back
+        self._numbers = itertools.count()
+        self._command = str(environment_of("tap-postgres") / "bin" / "tap-postgres")
+        self._config, self._catalog, self._state = (
+            directory / f"{name}.json" for name in ("config", "catalog", "state")
+        )
+        config: dict[str, Any] = {
+            "host": "127.0.0.1",
+            "port": server.port,
+            "user": USER,
+            "password": server.password,
+            "database": "postgres",
+            "filter_schemas": ["public"],
+        }
+        if hold_back:
+            clause = f"updated_at < now() - interval '{hold_back} seconds'"
+            config["stream_options"] = {_STREAM: {"custom_where_clauses": [clause]}}
+        self._config.write_text(json.dumps(config))
+        found = self._run("--discover").read_text()
+        self._catalog.write_text(json.dumps(select(json.loads(found))))
+
+    def extract(self) -> Sequence[str]:
+        """Run the command with the last state; return the file of its messages."""
+        state = ["--state", str(self._state)] if self._state.exists() else []
+        said = self._run("--catalog", str(self._catalog), *state)
+        states = [message["value"] for message in messages(said) if message["type"] == "STATE"]
+        if states:
+            self._state.write_text(json.dumps(states[-1]))
+        return [str(said)]
+
+    def rows(self, written: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Read the records among messages."""
+        for path in written:
+            for message in messages(Path(path)):
+                if message["type"] == "RECORD":
+                    yield message["record"]
+
+    def _run(self, *arguments: str) -> Path:
+        number = next(self._numbers)
+        output, log = (self.directory / f"{number}.{suffix}" for suffix in ("jsonl", "log"))
+        command = [self._command, "--config", str(self._config), *arguments]
+        with output.open("wb") as out, log.open("wb") as err:
+            done = subprocess.run(command, cwd=self.directory, stdout=out, stderr=err, check=False)
+        if done.returncode:
+            raise ToolFailedError(_tail(command, log))
+        return output
+
+
+def select(catalog: dict[str, Any]) -> dict[str, Any]:
+    """Choose the table in a catalog that tap-postgres has discovered, by INCREMENTAL replication on `updated_at`."""
+    (stream,) = (stream for stream in catalog["streams"] if stream["tap_stream_id"] == _STREAM)
+    chosen = {"selected": True, "replication-method": "INCREMENTAL", "replication-key": "updated_at"}
+    for entry in stream["metadata"]:
+        if not entry["breadcrumb"]:
+            entry["metadata"].update(chosen)
+    return {"streams": [{**stream, "replication_method": "INCREMENTAL", "replication_key": "updated_at"}]}
+
+
+def messages(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the messages of a Singer tap."""
+    with path.open() as lines:
+        yield from map(json.loads, lines)
+
+
+def environment_of(tool: str) -> Path:
+    """Return the environment of a tool, made if it is not there in the versions that are asked for."""
+    environment, requirements = _ENVIRONMENTS / tool, _REQUIREMENTS[tool]
+    stamp, wanted = environment / "installed", "\n".join(requirements)
+    if not stamp.exists() or stamp.read_text() != wanted:
+        report(f"installing {tool} …")
+        try:
+            install(environment, *requirements)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise ToolFailedError(f"{tool} can't be installed: {error}") from error
+        stamp.write_text(wanted)
+    return environment
+
+
+def _tail(command: Any, log: Path) -> str:
+    return f"{command!r} has ended:\n{log.read_text(errors='replace')[-3000:]}"
