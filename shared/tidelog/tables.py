@@ -169,6 +169,8 @@ class Table(msgspec.Struct, frozen=True):
     """Names of foreign tables among the partitions."""
     populated: bool = True
     """False for a materialized view that was never refreshed."""
+    dated_by: tuple[str, ...] | None = None
+    """The timestamp columns that its configuration names; None where they are found by name."""
 
     @property
     def table_name(self) -> TableName:
@@ -196,7 +198,9 @@ class Table(msgspec.Struct, frozen=True):
 
     @property
     def timestamp_columns(self) -> tuple[str, ...]:
-        """The columns that by name and type say when a row was created or updated."""
+        """The columns that say when a row was created or updated: by name and type, or as configured."""
+        if self.dated_by is not None:
+            return self.dated_by
         return tuple(c.name for c in self.columns if c.type in _TIMESTAMP_TYPES and timestamps.role(c.name))
 
     def document(self) -> SchemaDocument:
