@@ -49,6 +49,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """The watermark: the latest timestamp ingested."""
     bound: str | None = None
     """Lower bound in time of the next window."""
+    times: tuple[str, ...] = ()
+    """The timestamp columns that the watermark and the bound tell of."""
     read_at: str | None = None
     """Server's time of the last reading that found rows."""
     database: Database | None = None
@@ -235,6 +237,7 @@ def _read(before: State, reading: Reading, *, schema: str | None, sequential_id:
         ahead=reading.ahead,
         timestamp=reading.timestamp,
         bound=reading.next_bound,
+        times=reading.times,
         read_at=reading.read_at,
         database=reading.database,
         oid=reading.oid,

@@ -63,6 +63,8 @@ class Reading(msgspec.Struct, frozen=True):
     """The watermark after it: the latest timestamp ingested on this timeline, None where there is none."""
     next_bound: str | None
     """The bound of the next window."""
+    times: tuple[str, ...] = ()
+    """The timestamp columns that the watermark and the next bound tell of."""
 
 
 def deltas(xids: Iterable[int]) -> tuple[int, ...]:
