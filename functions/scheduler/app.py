@@ -39,7 +39,13 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  #
         return take_request(scheduler, event)
     due = event.get("scheduled_time") or datetime.now(UTC).isoformat()
     logger.info("tick started", due=due)
-    tick = schedule(due, source=scheduler.source, queue=scheduler.queue, selection=settings.selection)
+    tick = schedule(
+        due,
+        source=scheduler.source,
+        queue=scheduler.queue,
+        selection=settings.selection,
+        configuration=scheduler.configurations.follow(),
+    )
     report_tick(tick, settings.stack)
     report_sight(scheduler.watching.look(tick.tables), settings.stack)
     return {**asdict(tick), "tables": [str(table) for table in tick.tables]}
@@ -48,6 +54,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  #
 def take_request(scheduler: Scheduler, event: dict[str, Any]) -> dict[str, Any]:
     """Answer a request. What is wrong with it is told to who asks, and no failure of the function."""
     try:
+        scheduler.configurations.follow()
         answers = scheduler.requests.take(event)
     except TidelogError as error:
         logger.warning("request refused", error=type(error).__name__, reason=error.what)
@@ -68,7 +75,13 @@ def report_tick(tick: Tick, stack: str) -> None:
     """Log what a tick did, and count it: an alarm listens for the next one."""
     for left in tick.refused:
         logger.error("table refused", table=left.table, reason=left.reason)
-    logger.info("tick done", tables=len(tick.tables), skipped=len(tick.skipped), refused=len(tick.refused))
+    logger.info(
+        "tick done",
+        tables=len(tick.tables),
+        skipped=len(tick.skipped),
+        refused=len(tick.refused),
+        configuration=tick.configuration,
+    )
     emit(stack, ("Ticks", MetricUnit.Count, 1), ("RefusedTables", MetricUnit.Count, len(tick.refused)))
 
 

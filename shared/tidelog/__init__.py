@@ -7,11 +7,11 @@ The modules from the outside in:
   backfill is planned), `chunking` (a chunk of a plan is read), `extraction` (the steps of a run as plain functions),
   over the `parts` that `pipeline` builds
 - the world: `source` (PostgreSQL, through `connection`), `segment`, `publishing`, `ledger` and `objects` (S3),
-  `parameters` and `marks` (Parameter Store), `queues`, `dispatch` and `deadletters` (SQS), `notices` (SNS),
-  `credentials` (Secrets Manager); `failures` turns what their drivers raise into `errors`
-- pure: `messages`, `letters`, `settings`, `horizon`, `tables`, `selection`, `schema`, `catalog`, `columns`, `stream`,
-  `rows`, `windows`, `planning`, `backfills`, `plans`, `readings`, `continuity`, `events`, `runs`, `lake`, `ranges`,
-  `timestamps`, `quoting`
+  `parameters`, `marks` and `configurations` (Parameter Store), `queues`, `dispatch` and `deadletters` (SQS), `notices`
+  (SNS), `credentials` (Secrets Manager); `failures` turns what their drivers raise into `errors`
+- pure: `configuration`, `tablesettings`, `messages`, `letters`, `settings`, `horizon`, `tables`, `selection`, `schema`,
+  `catalog`, `columns`, `stream`, `rows`, `windows`, `planning`, `backfills`, `plans`, `readings`, `continuity`,
+  `events`, `runs`, `lake`, `ranges`, `timestamps`, `quoting`
 """
 
 __version__ = "0.1.0"
