@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from tidelog.errors import InvalidSetting
 from tidelog.selection import Left, Selection
 from tidelog.tables import Column, Relation, Table, TableName, Type
 from tidelog.tablesettings import TableSettings, configured
+from tidelog_cli.config import read_document
 
 CUSTOMERS = TableName("public", "customers")
 WHOLE = """
@@ -158,6 +160,32 @@ def test_a_mistake_in_a_section_names_the_section(keys: str, words: str) -> None
 def test_the_ends_of_a_range_belong_to_it(keys: str) -> None:
     """So does a section that says nothing."""
     section(keys)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"x = ", "it is not TOML"),
+        (b"\xff", "it is not UTF-8 text: invalid start byte at byte 0. Save it as UTF-8"),
+        (b"x = 1", "x is no setting"),
+        (b"#" * 8193, "it has 8,193 bytes, and Parameter Store takes 8,192"),
+        ("é".encode() * 4097, "it has 8,194 bytes"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+    """Before anything is pushed or deployed."""
+    file = tmp_path / "tidelog.toml"
+    file.write_bytes(content)
+    with pytest.raises(InvalidSetting) as refused:
+        read_document(file)
+    assert str(refused.value).startswith(f"read {file}: {words}")
+
+
+def test_a_file_may_come_from_another_system(tmp_path: Path) -> None:
+    """With its mark at the begin, and its ends of lines."""
+    file = tmp_path / "tidelog.toml"
+    file.write_bytes(b'\xef\xbb\xbfinclude = [\r\n"a.*",\r\n]\r\n')
+    assert Configuration.parse(read_document(file)).lists == {"include": ("a.*",)}
 
 
 WORDS = st.sampled_from([*KEYS, *TABLE_KEYS, "tables", "public", '"public.x"', "=", "[", "]", ".", '"', "\n", "1", ","])
