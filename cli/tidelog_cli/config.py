@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from tidelog.configuration import KEYS, TABLE_KEYS, Configuration, Value
-from tidelog.configurations import LARGEST, Document
+from tidelog.configurations import Document
 from tidelog.errors import InvalidSetting
 from tidelog_cli.output import aligned, console
 from tidelog_cli.stack import StackName, find_configurations
@@ -79,9 +79,6 @@ def read_document(file: Path) -> str:
     except UnicodeDecodeError as error:
         reason = f"it is not UTF-8 text: {error.reason} at byte {error.start}"
         raise InvalidSetting("read", file, reason, "Save it as UTF-8") from error
-    if (size := len(text.encode())) > LARGEST:
-        reason = f"it has {size:,} bytes, and Parameter Store takes {LARGEST:,}"
-        raise InvalidSetting("read", file, reason, "Let patterns stand for many tables, and leave comments out")
     Configuration.parse(text, subject=str(file))
     return text
 

@@ -14,6 +14,8 @@ from tidelog.selection import Left, Selection, canonical, is_pattern, meets
 from tidelog.tables import Relation, TableName
 from tidelog.tablesettings import Section, TableSettings
 
+LARGEST = 8192
+"""Bytes of a document: what an advanced parameter holds."""
 _SHOWN = 80
 _LONGEST_LOOK_BACK = 7 * 86400
 _NAME_BYTES = 63
@@ -132,8 +134,11 @@ class Configuration:
         """Read a document.
 
         Raises:
-            InvalidSetting: naming the key, the value and the remedy.
+            InvalidSetting: naming the key, the value and the remedy; or it is larger than `LARGEST`.
         """
+        if (size := len(text.encode("utf-8", "surrogatepass"))) > LARGEST:
+            reason = f"it has {size:,} bytes, and Parameter Store takes {LARGEST:,}"
+            raise InvalidSetting("read", subject, reason, "Let patterns stand for many tables, and leave comments out")
         try:
             data = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:

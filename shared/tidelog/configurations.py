@@ -8,16 +8,12 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from tidelog.configuration import Configuration
-from tidelog.errors import InvalidSetting
 from tidelog.failures import error_code, store_errors
 from tidelog.tables import TableName
 from tidelog.tablesettings import TableSettings
 
 if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
-
-LARGEST = 8192
-"""Bytes of a document: what an advanced parameter holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +82,10 @@ class Configurations:
         """Write the document; return its version.
 
         Raises:
-            InvalidSetting: it can't be used, or is too large.
+            InvalidSetting: it can't be used.
             AccessDenied, StoreUnreachable: as they say.
         """
         Configuration.parse(text)
-        if (size := len(text.encode())) > LARGEST:
-            reason = f"it has {size:,} bytes, and Parameter Store takes {LARGEST:,}"
-            hint = "Let patterns stand for many tables, and leave comments out"
-            raise InvalidSetting("write", "the configuration", reason, hint)
         with store_errors("write", "the configuration"):
             return self._ssm.put_parameter(
                 Name=self._name,

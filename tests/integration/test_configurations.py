@@ -14,8 +14,8 @@ from tests.integration.conftest import Post
 from tests.integration.test_backfills import asked, backfill, requests
 from tests.tide import LIMITS, SECONDS, Lake, Tide
 from tidelog import timestamps
-from tidelog.configuration import Configuration
-from tidelog.configurations import LARGEST, Configurations
+from tidelog.configuration import LARGEST, Configuration
+from tidelog.configurations import Configurations
 from tidelog.deadletters import DeadLetters, Failures
 from tidelog.errors import AccessDenied, InvalidSetting, StoreUnreachable
 from tidelog.extraction import collect_rows
