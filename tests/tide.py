@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from tidelog import messages
 from tidelog.chunking import Chunking
+from tidelog.configurations import Configurations
 from tidelog.credentials import Credentials
 from tidelog.events import Event, Ingested, Remade, Supplied, fold
 from tidelog.ingesting import Ingestion
@@ -114,9 +115,9 @@ class Database:
         finally:
             connection.close()
 
-    def source(self, user: str = "postgres", *, lock_seconds: float = LOCK_SECONDS) -> Source:
+    def source(self, user: str = "postgres", *, lock_seconds: float = LOCK_SECONDS, **more: Any) -> Source:
         """Return the database as a worker of some role sees it."""
-        source = Source(lambda: self.server.credentials(self.name, user), "disable", lock_seconds=lock_seconds)
+        source = Source(lambda: self.server.credentials(self.name, user), "disable", lock_seconds=lock_seconds, **more)
         self._sources.append(source)
         return source
 
@@ -186,10 +187,16 @@ class Tide:
         self.database = database
         self.lake = lake
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
-        self.source = database.source()
+        self.configurations = Configurations(lake.ssm, lake.prefix)
+        self.source = database.source(settings=self.configurations.table)
         self.ledger = self._ledger(lake.s3)
         self.parameters = Parameters(lake.ssm, lake.prefix)
         self.outbox = Outbox()
+
+    def configure(self, document: str) -> int:
+        """Write the configuration, and put it in force; return its version."""
+        self.configurations.write(document)
+        return self.configurations.follow().version
 
     def run(self, *statements: str) -> Any:
         """Run SQL as the superuser."""
@@ -207,6 +214,7 @@ class Tide:
         s3 = s3 or self.lake.s3
         return Parts(
             source=source or self.source,
+            configurations=self.configurations,
             segments=Segments(s3, self.lake.bucket),
             ledger=self._ledger(s3),
             parameters=Parameters(ssm or self.lake.ssm, self.lake.prefix),

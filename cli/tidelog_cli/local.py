@@ -20,6 +20,7 @@ from rich.console import Console
 
 import tidelog_sandbox
 from tidelog_cli.backfill import send_again
+from tidelog_cli.config import read_document
 from tidelog_cli.output import console, live_line, show_tick, size
 from tidelog_cli.progress import plans_under_way
 from tidelog_cli.stack import Stack
@@ -57,6 +58,17 @@ ChunkMegabytes = Annotated[
     int, typer.Option(min=1, metavar="MB", help="What takes more than this to read is read in chunks, side by side.")
 ]
 
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="The configuration document. What it says wins over the other options.",
+    ),
+]
+
 
 @app.command()
 def run(
@@ -65,6 +77,7 @@ def run(
     tables: Tables = None,
     exclude: Exclude = None,
     *,
+    config: ConfigFile = None,
     chunk_megabytes: ChunkMegabytes = 512,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -72,7 +85,8 @@ def run(
 
     Exit status 0 if every table was ingested, else 1: what failed is named on stderr, the others are done all the same.
     """
-    with deployed(database, lake, tables, exclude, ChunkMegabytes=f"{chunk_megabytes}") as sandbox:
+    more = {"ChunkMegabytes": f"{chunk_megabytes}"}
+    with deployed(database, lake, tables, exclude, config=config, **more) as sandbox:
         result = run_tick(sandbox, "ingesting")
     if as_json:
         typer.echo(json.dumps({**asdict(result), "lake": str(lake)}, indent=1))
@@ -91,6 +105,7 @@ def up(
     tables: Tables = None,
     exclude: Exclude = None,
     *,
+    config: ConfigFile = None,
     chunk_megabytes: ChunkMegabytes = 512,
     schedule: Annotated[
         str, typer.Option(help="When a tick starts: rate(...) or cron(...) of EventBridge Scheduler.")
@@ -99,7 +114,7 @@ def up(
     """Keep running on the schedule until Ctrl-C, and say how to point aws or boto3 at it."""
     screen = console()
     more = {"StaleSeconds": _stale_seconds(schedule), "ChunkMegabytes": f"{chunk_megabytes}"}
-    with deployed(database, lake, tables, exclude, schedule, **more) as sandbox:
+    with deployed(database, lake, tables, exclude, schedule, config=config, **more) as sandbox:
         for name, value in sandbox.environment.items():
             screen.print(f"export {name}={value}", markup=False)
         for name, value in sandbox.outputs.items():
@@ -122,13 +137,17 @@ def deployed(
     tables: list[str] | None = None,
     exclude: list[str] | None = None,
     schedule: str = "rate(1 day)",
+    *,
+    config: Path | None = None,
     **more: str,
 ) -> Iterator[Sandbox]:
     """Deploy the template on this machine with its mappings live; `more` are further parameters of it.
 
     Raises:
         typer.BadParameter: the database's address can't be used.
+        InvalidSetting: the configuration can't be used.
     """
+    document = read_document(config) if config else None
     address, tls = read_address(database)
     lake.mkdir(parents=True, exist_ok=True)
     parameters = {
@@ -142,7 +161,10 @@ def deployed(
     with ExitStack() as stack:
         with live_line("deploying the template on this machine"):
             sandbox = stack.enter_context(Sandbox(_template(), parameters=parameters, database=address, lake=lake))
-        _take_up_plans(Stack("tidelog", sandbox.outputs, sandbox.client))
+        deployment = Stack("tidelog", sandbox.outputs, sandbox.client)
+        if document is not None:
+            deployment.configurations.write(document)
+        _take_up_plans(deployment)
         sandbox.start_mappings()
         yield sandbox
 

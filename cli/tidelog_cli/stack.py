@@ -15,6 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, NoCredentialsError, NoRegionError
 
 from tidelog import errors
+from tidelog.configurations import Configurations
 from tidelog.deadletters import DeadLetters, Failures
 from tidelog.dispatch import Dispatch
 from tidelog.errors import InvalidSetting, StoreUnreachable, TidelogError
@@ -34,6 +35,10 @@ StackName = Annotated[
 ]
 
 
+class UnknownStackError(InvalidSetting):
+    """There is no stack of that name here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stack:
     """A deployed stack."""
@@ -49,7 +54,7 @@ class Stack:
         """Find a stack by its name.
 
         Raises:
-            InvalidSetting: there is none of that name here, or it is not tidelog's.
+            InvalidSetting: there is none of that name here (UnknownStackError), or it is not tidelog's.
             AccessDenied, StoreUnreachable: AWS says no, or nothing.
         """
         subject = f"the stack {name}"
@@ -63,7 +68,7 @@ class Stack:
                     raise InvalidSetting("find", subject, str(error.__cause__), hint) from error
                 case ClientError() as refused if error_code(refused) == "ValidationError":
                     hint = "Name it with --stack, and its region with AWS_DEFAULT_REGION"
-                    raise InvalidSetting("find", subject, "there is none of that name here", hint) from error
+                    raise UnknownStackError("find", subject, "there is none of that name here", hint) from error
             raise
         outputs = {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
         if "DeadLettersUrl" not in outputs:
@@ -77,6 +82,11 @@ class Stack:
         """Its dead-letter queue."""
         failures = Failures(self.client("s3"), self.outputs["LakeBucket"])
         return DeadLetters(self.client("sqs"), self.outputs["DeadLettersUrl"], failures)
+
+    @property
+    def configurations(self) -> Configurations:
+        """Its configuration document."""
+        return Configurations(self.client("ssm"), self.outputs["ParameterPrefix"])
 
     @property
     def ledger(self) -> Ledger:
@@ -114,6 +124,19 @@ class Stack:
         """URL of each queue that feeds the worker, by name."""
         urls = (self.outputs["WorkQueueUrl"], self.outputs["BackfillQueueUrl"])
         return {url.rpartition("/")[2]: url for url in urls}
+
+
+def find_configurations(name: str) -> tuple[Configurations, bool]:
+    """Return the configuration document of a stack, and whether the stack is there: it may be configured before.
+
+    Raises:
+        InvalidSetting: there is a stack of that name, and it is not tidelog's.
+        AccessDenied, StoreUnreachable: AWS says no, or nothing.
+    """
+    try:
+        return Stack.find(name).configurations, True
+    except UnknownStackError:
+        return Configurations(_client("ssm"), f"/tidelog/{name}"), False
 
 
 def _client(service: str) -> Any:

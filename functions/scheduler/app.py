@@ -46,7 +46,13 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  #
         return answer(lambda: take_request(settings, scheduler, event))
     due = event.get("scheduled_time") or datetime.now(UTC).isoformat()
     logger.info("tick started", due=due)
-    tick = schedule(due, source=scheduler.source, queue=scheduler.queue, selection=settings.selection)
+    tick = schedule(
+        due,
+        source=scheduler.source,
+        queue=scheduler.queue,
+        selection=settings.selection,
+        configuration=scheduler.configurations.follow(),
+    )
     report_tick(tick, settings.stack)
     report_sight(scheduler.watching.look(tick.tables), settings.stack)
     return {**asdict(tick), "tables": [str(table) for table in tick.tables]}
@@ -62,6 +68,7 @@ def take_request(settings: SchedulerSettings, scheduler: Scheduler, event: dict[
         request = uuid.uuid4().hex
         tables = sweep(settings, scheduler, request, read_sweep(event))
         return {"sweeps": [{"table": table, "request": request} for table in tables]}
+    scheduler.configurations.follow()
     answers = scheduler.requests.take(event)
     logger.info("request taken", backfills=[asdict(answer) for answer in answers])
     return {"backfills": [asdict(answer) for answer in answers]}
@@ -70,7 +77,11 @@ def take_request(settings: SchedulerSettings, scheduler: Scheduler, event: dict[
 def sweep(settings: SchedulerSettings, scheduler: Scheduler, request: str, tables: list[TableName]) -> list[str]:
     """Have tables swept, all of them where none is named; return which."""
     found = schedule_sweep(
-        request, tables, source=scheduler.source, queue=scheduler.queue, selection=settings.selection
+        request,
+        tables,
+        source=scheduler.source,
+        queue=scheduler.queue,
+        selection=scheduler.configurations.follow().selection(settings.selection),
     )
     logger.info("sweep sent", request=request, tables=len(found))
     return [str(table) for table in found]
@@ -97,7 +108,13 @@ def report_tick(tick: Tick, stack: str) -> None:
     """Log what a tick did, and count it: an alarm listens for the next one."""
     for left in tick.refused:
         logger.error("table refused", table=left.table, reason=left.reason)
-    logger.info("tick done", tables=len(tick.tables), skipped=len(tick.skipped), refused=len(tick.refused))
+    logger.info(
+        "tick done",
+        tables=len(tick.tables),
+        skipped=len(tick.skipped),
+        refused=len(tick.refused),
+        configuration=tick.configuration,
+    )
     emit(stack, ("Ticks", MetricUnit.Count, 1), ("RefusedTables", MetricUnit.Count, len(tick.refused)))
 
 

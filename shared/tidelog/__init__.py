@@ -8,11 +8,11 @@ The modules from the outside in:
   (a chunk of a plan is read), `extraction` (the steps of a run as plain functions), over the `parts` that `pipeline`
   builds
 - the world: `source` (PostgreSQL, through `connection`), `segment`, `publishing`, `ledger` and `objects` (S3),
-  `parameters` and `marks` (Parameter Store), `queues`, `dispatch` and `deadletters` (SQS), `notices` (SNS),
-  `credentials` (Secrets Manager); `failures` turns what their drivers raise into `errors`
-- pure: `messages`, `letters`, `settings`, `horizon`, `tables`, `selection`, `schema`, `partitions`, `catalog`,
-  `columns`, `stream`, `rows`, `windows`, `planning`, `retracing`, `backfills`, `sweeps`, `hidden`, `plans`, `readings`,
-  `continuity`, `events`, `state`, `runs`, `lake`, `ranges`, `timestamps`, `quoting`
+  `parameters`, `marks` and `configurations` (Parameter Store), `queues`, `dispatch` and `deadletters` (SQS), `notices`
+  (SNS), `credentials` (Secrets Manager); `failures` turns what their drivers raise into `errors`
+- pure: `configuration`, `tablesettings`, `messages`, `letters`, `settings`, `horizon`, `tables`, `selection`, `schema`,
+  `partitions`, `catalog`, `columns`, `stream`, `rows`, `windows`, `planning`, `retracing`, `backfills`, `sweeps`,
+  `hidden`, `plans`, `readings`, `continuity`, `events`, `state`, `runs`, `lake`, `ranges`, `timestamps`, `quoting`
 """
 
 __version__ = "0.1.0"

@@ -53,7 +53,7 @@ class Altering:
         older, begins = self._segments.schema(table, state.schema), not state.horizon
         found = document.compare(older, filled=opened.table.filled, anew=begins)
         outdated = "" if begins else found.outdated
-        again = bool(outdated) and opened.table.size <= self._limits.chunk_bytes
+        again = bool(outdated) and opened.table.size <= self._limits.of(opened.settings).chunk_bytes
         remedy = f"tidelog backfill {shlex.quote(str(table))} --all" if outdated and not again else ""
         changed = SchemaChanged(document.fingerprint, found.words, outdated, again, remedy)
         if remedy:

@@ -74,7 +74,7 @@ class Backfilling:
             if found := find_break(state, opened.snapshot, opened.table):
                 hint = "The table's next run begins a new timeline; this is tried again"
                 raise DatabaseChanged("backfill", table, found.reason, hint)
-            division: Division = divide(opened, wanted, self._limits.chunk_bytes)
+            division: Division = divide(opened, wanted, self._limits.of(opened.settings).chunk_bytes)
             document = opened.table.document()
             reading, snapshot = whole_reading(opened, state), opened.snapshot
         self._segments.describe(table, document)

@@ -5,12 +5,13 @@ Each question is one statement whose answer is one JSON text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from tidelog.errors import NotIngestible, UnknownTable
 from tidelog.quoting import literal
-from tidelog.tables import Relation, Table, TableName
+from tidelog.tables import Relation, Table, TableName, refuse
 
 _RELATIONS = """
 SELECT coalesce(json_agg(json_build_object(
@@ -163,9 +164,23 @@ def table_query(table: TableName) -> str:
     return _TABLE.format(schema=literal(table.schema), name=literal(table.name))
 
 
-def read_table(answer: str) -> Table:
-    """Read the answer to `table_query`."""
-    return msgspec.json.decode(answer, type=Table)
+def read_table(table: TableName, answer: Sequence[Sequence[str]]) -> Table:
+    """Read the answer to `table_query`.
+
+    Raises:
+        UnknownTable: there is no such table.
+        NotIngestible: it is a view, a foreign table, or has a foreign table among its partitions.
+    """
+    if not answer:
+        raise UnknownTable("read", table, "there is no such table", "Check its name, and the schema's")
+    description = msgspec.json.decode(answer[0][0], type=Table)
+    refuse(table, description.kind, populated=description.populated)
+    if description.foreign:
+        names = ", ".join(description.foreign)
+        raise NotIngestible(
+            "read", table, f"its partition {names} is a foreign table", "Detach it or exclude the table"
+        )
+    return description
 
 
 def there_query(oids: Iterable[int]) -> str:

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from tidelog.errors import InvalidMessage
 from tidelog.failures import error_code, store_errors
 from tidelog.letters import MAX_BYTES, Failure, Origin, Received, from_attributes, size, to_attributes
-from tidelog.messages import decode
+from tidelog.messages import decode, sent_again
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -158,7 +158,7 @@ class DeadLetters:
                     yield letter
 
     def redrive(self, letter: Letter, queues: Mapping[str, str]) -> None:
-        """Send a letter back to its queue, as it was sent at first, and remove it.
+        """Send a letter back to its queue, as it was sent at first but by the latest configuration, and remove it.
 
         Args:
             letter: the letter.
@@ -173,7 +173,7 @@ class DeadLetters:
         with store_errors("send back", letter.id):
             self._sqs.send_message(
                 QueueUrl=queues[letter.origin.queue],
-                MessageBody=letter.body,
+                MessageBody=sent_again(letter.body),
                 MessageGroupId=letter.origin.group,
                 MessageDeduplicationId=letter.id,
             )

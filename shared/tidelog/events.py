@@ -214,6 +214,7 @@ def _read(before: State, reading: Reading, *, schema: str | None, sequential_id:
         bound=reading.next_bound,
         began=reading.began,
         moment=reading.moment,
+        times=reading.times,
         read_at=reading.read_at,
         database=reading.database,
         oid=reading.oid,

@@ -89,7 +89,8 @@ def write_timestamps(latest: Mapping[str, str | None], *, using: Parts | None = 
 def collect_rows(table: str, timestamp: str | None, *, using: Parts | None = None) -> Iterator[dict[str, Any]]:
     """Yield the rows of a table created or updated after a timestamp, as dictionaries keyed by column headings.
 
-    They stream: memory does not grow with the table, which stays open until the iterator is used up or closed.
+    They stream: memory does not grow with the table, which stays open until the iterator is used up or closed. Columns
+    that the configuration excludes are not among them.
 
     Args:
         table: the table.
@@ -110,6 +111,7 @@ def collect_rows(table: str, timestamp: str | None, *, using: Parts | None = Non
 
 
 def _collect(parts: Parts, table: TableName, timestamp: str | None) -> Iterator[bytes]:
+    parts.configurations.follow()
     with parts.source.open(table, seconds=_SECONDS) as opened:
         columns = opened.table.timestamp_columns
         if timestamp is not None and not columns:
@@ -164,6 +166,7 @@ def write_rows(
 def _prepare(parts: Parts, table: TableName, state: State, rows: Iterable[Row], sequential_id: int) -> Segment:
     schema = state.schema
     if schema is None:
+        parts.configurations.follow()
         with parts.source.open(table, seconds=_SECONDS) as opened:
             document = opened.table.document()
         parts.segments.describe(table, document)

@@ -19,6 +19,7 @@ _GROUP = re.compile(r"""[A-Za-z0-9!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}""
 _INGEST = '{"version":1,"type":"ingest","table":"public.orders"}'
 _BACKFILL = '{"version":1,"type":"backfill","table":"public.orders","from":"2024-01-01","to":"2024-02-01"}'
 _LONE = re.compile("[\ud800-\udfff]")
+_TYPES = {"version": int, "plan": int, "chunk": int, "configuration": int, "all": bool, "tick": (str, type(None))}
 _SHOWN = 80
 _LONGEST = "9999mo"
 _M = TypeVar("_M", bound="_Message")
@@ -52,6 +53,8 @@ class Ingest(_Message, frozen=True):
 
     tick: str | None = None
     """When the tick was due that sent it (ISO 8601); None where a person did."""
+    configuration: int | None = None
+    """The version of the configuration that it is about, 0 where there is none; None leaves it to the worker."""
 
 
 class Backfill(_Message, frozen=True):
@@ -103,9 +106,20 @@ _EXAMPLES: Mapping[type[_Message], str] = {
 }
 
 
-def ingest(table: TableName, tick: str) -> Ingest:
+def ingest(table: TableName, tick: str, configuration: int | None = None) -> Ingest:
     """Return the message that has one table ingested for one tick."""
-    return Ingest(version=VERSION, type="ingest", table=str(table), tick=tick)
+    return Ingest(version=VERSION, type="ingest", table=str(table), tick=tick, configuration=configuration)
+
+
+def sent_again(body: str) -> str:
+    """Return a message as it is sent once its failure is mended: by the latest configuration."""
+    try:
+        message = decode(body)
+    except InvalidMessage:
+        return body
+    if not isinstance(message, Ingest) or message.configuration is None:
+        return body
+    return encode(msgspec.structs.replace(message, configuration=None))
 
 
 def sweep(table: TableName, request: str) -> Sweep:
@@ -172,13 +186,15 @@ def _fields(data: Mapping[str, Any], kind: type[_M]) -> _M:
             _shown(unknown[0]), data[unknown[0]], f"is no field of a message of type {data['type']}", example
         )
     for name, field in fields.items():
-        value = data.get(name, field.default if not field.required else None)
-        wanted: Any = {"version": int, "plan": int, "chunk": int, "all": bool, "tick": (str, type(None))}.get(name, str)
+        if name not in data and not field.required:
+            continue
+        value = data.get(name)
+        wanted: Any = _TYPES.get(name, str)
         if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
             words = {int: "must be a whole number", bool: "must be true or false"}.get(wanted, "must be text")
             raise _invalid(name, value, words, example)
-        if name in ("plan", "chunk") and value < 1:
-            raise _invalid(name, value, "must be 1 or greater", example)
+        if wanted is int and value < (least := 0 if name == "configuration" else 1):
+            raise _invalid(name, value, f"must be {least} or greater", example)
         if isinstance(value, str) and name != "table" and _LONE.search(value):
             raise _invalid(name, value, "holds half a character", example)
     return msgspec.convert(dict(data), kind)

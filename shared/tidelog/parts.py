@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from tidelog.configurations import Configurations
 from tidelog.dispatch import Dispatch
 from tidelog.ledger import Ledger
 from tidelog.parameters import Parameters
@@ -21,7 +22,8 @@ class Parts:
     """The parts that runs share.
 
     Attributes:
-        source: the database.
+        source: the database, read as `configurations` says.
+        configurations: what is configured.
         segments: the lake's data.
         ledger: the lake's events.
         parameters: the summaries of the states.
@@ -31,6 +33,7 @@ class Parts:
     """
 
     source: Source
+    configurations: Configurations
     segments: Segments
     ledger: Ledger
     parameters: Parameters

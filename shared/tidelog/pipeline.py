@@ -11,6 +11,7 @@ import boto3
 from botocore.config import Config
 
 from tidelog.altering import Tell
+from tidelog.configurations import Configurations
 from tidelog.credentials import read_credentials
 from tidelog.deadletters import DeadLetters, Failures
 from tidelog.events import SchemaChanged
@@ -39,6 +40,7 @@ class Scheduler:
     """The parts of a tick, put together."""
 
     source: Source
+    configurations: Configurations
     queue: WorkQueue
     requests: Requests
     watching: Watching
@@ -46,12 +48,14 @@ class Scheduler:
 
 def build_parts(settings: WorkerSettings) -> Parts:
     """Build what runs work with."""
-    s3 = boto3.client("s3", config=_AWS)
+    s3, ssm = boto3.client("s3", config=_AWS), boto3.client("ssm", config=_AWS)
+    configurations = Configurations(ssm, settings.parameters)
     return Parts(
-        source=_build_source(settings.database),
+        source=_build_source(settings.database, configurations),
+        configurations=configurations,
         segments=Segments(s3, settings.bucket),
         ledger=Ledger(s3, settings.bucket, now=_now, new_id=lambda: uuid.uuid4().hex),
-        parameters=Parameters(boto3.client("ssm", config=_AWS), settings.parameters),
+        parameters=Parameters(ssm, settings.parameters),
         backfill_queue=WorkQueue(boto3.client("sqs", config=_AWS), settings.backfill_queue_url),
         limits=Limits(
             look_back=settings.look_back,
@@ -96,8 +100,9 @@ def build_worker(settings: WorkerSettings, warn: Tell) -> Worker:
 
 def build_scheduler(settings: SchedulerSettings) -> Scheduler:
     """Build what a tick is made with."""
-    source = _build_source(settings.database)
     ssm = boto3.client("ssm", config=_AWS)
+    configurations = Configurations(ssm, settings.parameters)
+    source = _build_source(settings.database, configurations)
     parameters = Parameters(ssm, settings.parameters)
     watching = Watching(
         source=source,
@@ -115,12 +120,17 @@ def build_scheduler(settings: SchedulerSettings) -> Scheduler:
         chunk_bytes=settings.chunk_bytes,
         new_id=lambda: uuid.uuid4().hex,
     )
-    return Scheduler(source, WorkQueue(sqs, settings.work_queue_url), requests, watching)
+    return Scheduler(source, configurations, WorkQueue(sqs, settings.work_queue_url), requests, watching)
 
 
-def _build_source(settings: DatabaseSettings) -> Source:
+def _build_source(settings: DatabaseSettings, configurations: Configurations) -> Source:
     client = boto3.client("secretsmanager", config=_AWS)
-    return Source(lambda: read_credentials(client, settings.secret), settings.tls, lock_seconds=settings.lock_seconds)
+    return Source(
+        lambda: read_credentials(client, settings.secret),
+        settings.tls,
+        lock_seconds=settings.lock_seconds,
+        settings=configurations.table,
+    )
 
 
 def _build_notices(topic: str, stack: str, parameters: str) -> Notices:

@@ -16,6 +16,7 @@ from tidelog.plans import PlannedLeaf
 from tidelog.readings import LeafReading, Moment, Reading, deltas, undelta
 from tidelog.state import Past, State
 from tidelog.tables import Leaf, Table
+from tidelog.tablesettings import TableSettings
 from tidelog.windows import (
     AHEAD_CAP,
     REACH,
@@ -39,6 +40,10 @@ class Findable(Protocol):
     @property
     def table(self) -> Table:
         """The table."""
+
+    @property
+    def settings(self) -> TableSettings:
+        """What its configuration says."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -76,6 +81,11 @@ class Limits:
     fresh: float
     """For how long it is not noted again that a table without new rows was read."""
 
+    def of(self, settings: TableSettings) -> Limits:
+        """Return the limits of one table."""
+        look_back = self.look_back if settings.look_back is None else settings.look_back
+        return replace(self, look_back=look_back, chunk_bytes=settings.chunk_bytes or self.chunk_bytes)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -105,11 +115,15 @@ def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Moment |
     Args:
         opened: the table.
         state: its state.
-        limits: what an operator has set.
+        limits: what an operator has set for all tables.
         quiet: a moment at which it was found to be too much, and since when it was waited for transactions to end.
+
+    Raises:
+        InvalidSetting: the table's configuration does not fit it.
     """
     table, snapshot = opened.table, opened.snapshot
-    strategy = choose_strategy(table, time_bound_bytes=limits.time_bound_bytes)
+    state, limits = _of_columns(state, table), limits.of(opened.settings)
+    strategy = choose_strategy(table, time_bound_bytes=limits.time_bound_bytes, settings=opened.settings)
     windows = [(leaf, _window(leaf, state, strategy, snapshot.next)) for leaf in table.leaves]
     emitted = {xid for _, window in windows for xid in window.ahead} | set(undelta(state.ahead))
     emitted = {xid for xid in emitted if xid >= snapshot.horizon}
@@ -138,12 +152,23 @@ def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Moment |
     return Plan(parts, sum(one.rows for one in found), reading, snapshot)
 
 
+def _of_columns(state: State, table: Table) -> State:
+    """Return a state without watermark and bound where a column that they tell of is a timestamp column no more.
+
+    What the others say may lie far behind that: a bound left standing would hide all their rows until they catch up.
+    """
+    if set(state.times) <= set(table.timestamp_columns):
+        return state
+    return changed(state, timestamp=None, bound=None)
+
+
 def _work(opened: Findable, leaf: Leaf, window: Window, chunk_bytes: int) -> float:
     """Return what a window costs at least, in bytes that are read."""
     if not window.start:
         return leaf.size
     looked_at = leaf.bytes
-    if window.bound and opened.table.bytes > chunk_bytes * LOOKING:
+    indexed = window.bound and all(column in leaf.indexed for column in window.bound.columns)
+    if indexed and opened.table.bytes > chunk_bytes * LOOKING:
         looked_at = min(looked_at, int(opened.estimate(leaf, Window(bound=window.bound)) * leaf.width))
     return looked_at / LOOKING
 
@@ -261,6 +286,7 @@ def _reading(
         began=began,
         moment=moment,
         partitions=opened.table.partitions.fingerprint if opened.table.partitions else None,
+        times=opened.table.timestamp_columns,
     )
 
 

@@ -77,6 +77,8 @@ class Reading(msgspec.Struct, frozen=True):
     """A later one, which takes its place once the horizon has passed its id."""
     partitions: str | None = None
     """Fingerprint of the document that names the relations of a partitioned table."""
+    times: tuple[str, ...] = ()
+    """The timestamp columns that the watermark and the next bound tell of."""
 
 
 def deltas(xids: Iterable[int]) -> tuple[int, ...]:

@@ -51,7 +51,7 @@ class Requests:
         source: the database.
         queue: the queue of backfills.
         parameters: says which tables were ingested.
-        chunk_bytes: of a chunk.
+        chunk_bytes: of a chunk, where the table's configuration does not say.
         new_id: gives each request an id of its own.
     """
 
@@ -92,7 +92,7 @@ class Requests:
     def _checked(self, wanted: Backfill) -> Answer:
         table = wanted.table_name
         with self._source.open(table, seconds=_SECONDS) as opened:
-            division = divide(opened, wanted, self._chunk_bytes)
+            division = divide(opened, wanted, opened.settings.chunk_bytes or self._chunk_bytes)
         summary = self._parameters.read(table)
         if summary is None or not summary.horizon:
             reason = "nothing was ingested of it yet"

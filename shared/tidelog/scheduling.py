@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tidelog.configuration import Configuration
 from tidelog.errors import UnknownTable
 from tidelog.messages import ingest, sweep
 from tidelog.queues import WorkQueue
@@ -21,24 +22,37 @@ class Tick:
         due: when it was due (ISO 8601).
         tables: for which a message was sent.
         skipped: met by a pattern, but of a kind that can't be ingested.
-        refused: asked for by name, but not there or of a kind that can't be ingested.
+        refused: asked for or configured by name, but not there; or of a kind that can't be ingested.
+        configuration: the version that it went by, 0 where there is none.
     """
 
     due: str
     tables: tuple[TableName, ...]
     skipped: tuple[Left, ...]
     refused: tuple[Left, ...]
+    configuration: int = 0
 
 
-def schedule(due: str, *, source: Source, queue: WorkQueue, selection: Selection) -> Tick:
-    """Send one message per table of the selection.
+def schedule(
+    due: str, *, source: Source, queue: WorkQueue, selection: Selection, configuration: Configuration | None = None
+) -> Tick:
+    """Send one message per table of the selection, with the version of the configuration that it is to be read by.
+
+    Args:
+        due: when the tick was due.
+        source: the database.
+        queue: the work queue.
+        selection: which tables are taken, where the configuration does not say.
+        configuration: what else is configured.
 
     Raises:
         TidelogError: the database or the queue could not be reached; the tables already sent are ingested all the same.
     """
-    selected = selection.apply(source.relations())
-    queue.send([ingest(table, due) for table in selected.tables])
-    return Tick(due, selected.tables, selected.skipped, selected.refused)
+    configuration, relations = configuration or Configuration(), source.relations()
+    selected = configuration.selection(selection).apply(relations)
+    queue.send([ingest(table, due, configuration.version) for table in selected.tables])
+    refused = (*selected.refused, *configuration.unmet(relations))
+    return Tick(due, selected.tables, selected.skipped, refused, configuration.version)
 
 
 def schedule_sweep(

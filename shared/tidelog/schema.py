@@ -70,22 +70,26 @@ class SchemaDocument(msgspec.Struct, frozen=True):
     key: tuple[str, ...]
     parents: tuple[str, ...] = ()
     """Tables that it inherits from."""
+    excluded: tuple[str, ...] = ()
+    """Columns that its configuration leaves out."""
 
     @property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that stand for the whole document but the table's name."""
-        return fingerprint_of((self.columns, self.key, self.parents))
+        return fingerprint_of((self.columns, self.key, self.parents, self.excluded))
 
     def compare(self, older: SchemaDocument, *, filled: Collection[str] = (), anew: bool = False) -> Difference:
         """Say how this document differs from an older one.
 
         Args:
             older: the other.
-            filled: columns that rows written before they were added have a value in.
+            filled: columns that rows written before they were added have a value in; so have those that were excluded.
             anew: whether the table was created anew: numbers of columns mean nothing then.
         """
         found = _Comparison("column", self.columns, older.columns, anew=anew)
-        words, outdated = found.words, found.outdated(filled)
+        words, outdated = found.words, found.outdated({*filled, *older.excluded})
+        words += [f"column {name} is excluded" for name in self.excluded if name not in older.excluded]
+        words += [f"column {name} is no longer excluded" for name in older.excluded if name not in self.excluded]
         if self.key != older.key:
             words.append(f"primary key {', '.join(older.key) or 'none'} to {', '.join(self.key) or 'none'}")
         words += [f"no longer inherits {parent}" for parent in older.parents if parent not in self.parents]

@@ -54,11 +54,11 @@ class Selection:
         """Divide the relations of a database."""
         known = {str(relation.table_name): relation for relation in relations}
         wanted = [name for name in known if self._takes(name)]
-        named = [pattern for pattern in self.include if not _is_pattern(pattern)]
-        canonical = {_canonical(name): name for name in named}
+        named = [pattern for pattern in self.include if not is_pattern(pattern)]
+        asked = {canonical(name): name for name in named}
         refused = [
             Left(name, known[key].obstacle or "") if key in known else Left(name, "no such table")
-            for key, name in canonical.items()
+            for key, name in asked.items()
             if key not in known or known[key].obstacle
         ]
         return Selected(
@@ -66,27 +66,30 @@ class Selection:
             skipped=tuple(
                 Left(name, known[name].obstacle or "")
                 for name in sorted(wanted)
-                if known[name].obstacle and name not in canonical
+                if known[name].obstacle and name not in asked
             ),
             refused=tuple(refused),
         )
 
     def _takes(self, name: str) -> bool:
-        return _meets(name, self.include) and not _meets(name, self.exclude)
+        return meets(name, self.include) and not meets(name, self.exclude)
 
 
-def _meets(name: str, patterns: Sequence[str]) -> bool:
+def meets(name: str, patterns: Sequence[str]) -> bool:
+    """Say whether a table's name, as it is shown, is one of some patterns' or names'."""
     return any(
-        fnmatchcase(name, pattern.replace("[", "[[]")) if _is_pattern(pattern) else name == _canonical(pattern)
+        fnmatchcase(name, pattern.replace("[", "[[]")) if is_pattern(pattern) else name == canonical(pattern)
         for pattern in patterns
     )
 
 
-def _is_pattern(text: str) -> bool:
+def is_pattern(text: str) -> bool:
+    """Say whether a text stands for many names, and not for one."""
     return "*" in text or "?" in text
 
 
-def _canonical(name: str) -> str:
+def canonical(name: str) -> str:
+    """Return a table's name as it is shown; what is no name stays as it is."""
     try:
         return str(TableName.parse(name))
     except ValueError:

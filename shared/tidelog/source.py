@@ -15,12 +15,13 @@ from tidelog import catalog, timestamps
 from tidelog.columns import COPY_FORMAT, json_fields
 from tidelog.connection import connect
 from tidelog.credentials import Credentials
-from tidelog.errors import AccessDenied, DatabaseBusy, NotIngestible, UnknownTable
+from tidelog.errors import AccessDenied, DatabaseBusy
 from tidelog.failures import database_errors
 from tidelog.horizon import Horizon
 from tidelog.quoting import identifier, literal
 from tidelog.stream import Gathering, Sink, pull
-from tidelog.tables import Leaf, Relation, Table, TableName, refuse
+from tidelog.tables import Leaf, Relation, Table, TableName
+from tidelog.tablesettings import TableSettings, configured
 from tidelog.windows import Database, Found, Snapshot, Window, at_or_above, widen
 
 _DURABLE_SECONDS = 30
@@ -45,11 +46,14 @@ class _Answer(msgspec.Struct):
 class OpenTable:
     """A table under a lock and a snapshot: all questions are answered as of one moment."""
 
-    def __init__(self, connection: Connection, table: Table, snapshot: Snapshot, deadline: float) -> None:
+    def __init__(
+        self, connection: Connection, table: Table, settings: TableSettings, snapshot: Snapshot, deadline: float
+    ) -> None:
         self._connection = connection
         self._deadline = deadline
         self._allowed = self.left
         self.table = table
+        self.settings = settings
         self.snapshot = snapshot
         self.cut = False
         """Whether the connection is in the middle of an answer, since not all lines were taken."""
@@ -135,13 +139,22 @@ class Source:
         credentials: reads the database and the role; asked again when the database refuses them.
         tls: "verify-full", "require" or "disable".
         lock_seconds: how long a lock on a table is waited for.
+        settings: what the configuration in force says of a table. All that is read of one is read as it says.
     """
 
-    def __init__(self, credentials: Callable[[], Credentials], tls: str, *, lock_seconds: float) -> None:
+    def __init__(
+        self,
+        credentials: Callable[[], Credentials],
+        tls: str,
+        *,
+        lock_seconds: float,
+        settings: Callable[[TableName], TableSettings] = lambda _: TableSettings(),
+    ) -> None:
         self._read_credentials = credentials
         self._credentials: Credentials | None = None
         self._tls = tls
         self._lock_seconds = lock_seconds
+        self._settings = settings
         self._connection: Connection | None = None
 
     def close(self) -> None:
@@ -180,10 +193,11 @@ class Source:
         Raises:
             UnknownTable: there is no such table.
             NotIngestible: it is a view, a foreign table, or has a foreign table among its partitions.
+            InvalidSetting: its configuration does not fit it.
             DatabaseUnreachable, DatabaseBusy, AccessDenied: as they say.
         """
         with self._guarded("read", table) as connection:
-            opened = _begin(connection, table, seconds)
+            opened = _begin(connection, table, self._settings(table), seconds)
             yield opened
             if opened.cut:
                 self.close()
@@ -279,23 +293,14 @@ class Source:
             return connect(credentials, self._tls, self._lock_seconds)
 
 
-def _begin(connection: Connection, table: TableName, seconds: float) -> OpenTable:
+def _begin(connection: Connection, table: TableName, settings: TableSettings, seconds: float) -> OpenTable:
     deadline = time.monotonic() + seconds
     for _ in range(_LOCK_ATTEMPTS):
         _lock(connection, table, deadline - time.monotonic())
         snapshot = msgspec.json.decode(_one(connection, catalog.snapshot_query()), type=Snapshot)
-        rows = connection.run(catalog.table_query(table))
-        if not rows:
-            raise UnknownTable("read", table, "there is no such table", "Check its name, and the schema's")
-        description = catalog.read_table(rows[0][0])
-        refuse(table, description.kind, populated=description.populated)
-        if description.foreign:
-            names = ", ".join(description.foreign)
-            raise NotIngestible(
-                "read", table, f"its partition {names} is a foreign table", "Detach it or exclude the table"
-            )
+        description = catalog.read_table(table, connection.run(catalog.table_query(table)))
         if all(leaf.locked for leaf in description.leaves):
-            return OpenTable(connection, description, snapshot, deadline)
+            return OpenTable(connection, configured(description, settings), settings, snapshot, deadline)
         connection.run("ROLLBACK")  # A partition was attached between the lock and the snapshot.
     raise DatabaseBusy("read", table, "partitions were attached again and again while it was opened")
 

@@ -46,6 +46,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """A moment before which no transaction id at or above the horizon was given out."""
     moment: Moment | None = None
     """A later one, for which the horizon has not passed yet what was running then."""
+    times: tuple[str, ...] = ()
+    """The timestamp columns that the watermark and the bound tell of."""
     read_at: str | None = None
     """Server's time of the last reading that found rows."""
     database: Database | None = None

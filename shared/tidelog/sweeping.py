@@ -76,11 +76,12 @@ class Sweeping:
         if broken := find_break(state, opened.snapshot, opened.table):
             raise _changed(opened.table.table_name, broken.reason)
         hidden, gone = _readable(opened.table, found.hidden)
+        limits = self._limits.of(opened.settings)
         reading = sweep_windows(opened.table, state, hidden)
         read, here = {leaf.oid for leaf in reading.leaves}, {leaf.oid for leaf in opened.table.leaves}
         # Each page is looked at, for rows of which nobody knows how many there are: few, as a rule.
         leaves = [
-            planned(leaf, max(1.0, leaf.size / LOOKING), self._limits.chunk_bytes)
+            planned(leaf, max(1.0, leaf.size / LOOKING), limits.chunk_bytes)
             for leaf in opened.table.leaves
             if leaf.oid in read
         ]

@@ -178,6 +178,10 @@ class Table(msgspec.Struct, frozen=True):
     """Names of the tables that it inherits from; that it is a partition of is not meant."""
     filled: tuple[str, ...] = ()
     """Columns that were added with a value for the rows that were there."""
+    excluded: tuple[str, ...] = ()
+    """Columns that its configuration leaves out."""
+    dated_by: tuple[str, ...] | None = None
+    """The timestamp columns that its configuration names; None where they are found by name."""
 
     @property
     def table_name(self) -> TableName:
@@ -201,7 +205,9 @@ class Table(msgspec.Struct, frozen=True):
 
     @property
     def timestamp_columns(self) -> tuple[str, ...]:
-        """The columns that by name and type say when a row was created or updated."""
+        """The columns that say when a row was created or updated: by name and type, or as configured."""
+        if self.dated_by is not None:
+            return self.dated_by
         return tuple(c.name for c in self.columns if c.type in _TIMESTAMP_TYPES and timestamps.role(c.name))
 
     def document(self) -> SchemaDocument:
@@ -225,6 +231,7 @@ class Table(msgspec.Struct, frozen=True):
                 for c in self.columns
             ),
             key=self.key,
+            excluded=self.excluded,
             parents=self.parents,
         )
 

@@ -23,6 +23,7 @@ from tidelog.hidden import Unseen
 from tidelog.quoting import identifier, literal
 from tidelog.ranges import whole_days
 from tidelog.tables import Leaf, Table
+from tidelog.tablesettings import TableSettings
 
 REACH = 2**31 - 1
 """How many transactions back `age` can tell."""
@@ -217,12 +218,17 @@ class Strategy:
     reason: str
 
 
-def choose_strategy(table: Table, *, time_bound_bytes: int) -> Strategy:
+def choose_strategy(table: Table, *, time_bound_bytes: int, settings: TableSettings | None = None) -> Strategy:
     """Choose how to find a table's new rows.
 
     A bound in time is used only where it can't hide a new row for long: every timestamp column leads an index, or one
-    that says when a row was updated does and is never NULL.
+    that says when a row was updated does and is never NULL. The table's configuration may choose otherwise.
+
+    Raises:
+        InvalidSetting: the configuration wants a bound in time, and there is no timestamp column.
     """
+    if settings and settings.strategy:
+        return _chosen(table, settings)
     if not table.timestamp_columns:
         return Strategy("xmin", (), "it has no timestamp column")
     if table.bytes < time_bound_bytes:
@@ -236,6 +242,18 @@ def choose_strategy(table: Table, *, time_bound_bytes: int) -> Strategy:
         return Strategy("timestamp", tuple(indexed), f"{' and '.join(indexed)} lead an index")
     missing = [column for column in table.timestamp_columns if column not in indexed]
     return Strategy("xmin", (), f"no index is led by {' and '.join(missing)}, which may alone tell of a new row")
+
+
+def _chosen(table: Table, settings: TableSettings) -> Strategy:
+    """Return the strategy that the table's configuration names."""
+    reason, columns = "its configuration says so", table.timestamp_columns
+    if settings.strategy == "xmin":
+        return Strategy("xmin", (), reason)
+    if not columns:
+        raise settings.refusal("strategy", table.table_name, "it has no timestamp column", "Name timestamp_columns")
+    missing = [column for column in columns if not _leads_everywhere(column, table.leaves)]
+    though = f", though no index is led by {' or '.join(missing)}" if missing else ""
+    return Strategy("timestamp", columns, reason + though)
 
 
 def _leads_everywhere(column: str, leaves: Iterable[Leaf]) -> bool:

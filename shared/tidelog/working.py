@@ -45,17 +45,19 @@ class Jobs:
     """
 
     def __init__(self, parts: Parts, tell: Tell = lambda *_: None) -> None:
+        self._configurations = parts.configurations
         self._ingestion = Ingestion(parts, tell)
         self._backfilling = Backfilling(parts)
         self._chunking = Chunking(parts)
         self._sweeping = Sweeping(parts)
 
     def do(self, work: Message, message: Received, *, seconds: float) -> Run:
-        """Do it.
+        """Do it, by the version of the configuration that the message names, or by the latest.
 
         Raises:
             TidelogError: why it could not be.
         """
+        self._configurations.follow(work.configuration if isinstance(work, Ingest) else None)
         match work:
             case Ingest():
                 return self._ingestion.ingest(work.table_name, seconds=seconds)

@@ -7,7 +7,9 @@ import pytest
 from tidelog_sandbox.cloud import Cloud
 
 
-@pytest.mark.parametrize(("tier", "limit"), [(None, 4096), ("Standard", 4096), ("Advanced", 8192)])
+@pytest.mark.parametrize(
+    ("tier", "limit"), [(None, 4096), ("Standard", 4096), ("Advanced", 8192), ("Intelligent-Tiering", 8192)]
+)
 def test_a_value_has_a_limit(cloud: Cloud, tier: str | None, limit: int) -> None:
     """By the tier of the parameter, in bytes; one more is refused, and the value stays as it was."""
     ssm, name = cloud.client("ssm"), f"/{uuid.uuid4()}"
@@ -35,3 +37,14 @@ def test_a_parameter_that_was_refused_is_not_there(cloud: Cloud) -> None:
         ssm.put_parameter(Name=name, Type="String", Value="x" * 4097)
     with pytest.raises(ssm.exceptions.ParameterNotFound):
         ssm.get_parameter(Name=name)
+
+
+def test_a_version_can_be_asked_for_by_name(cloud: Cloud) -> None:
+    """One that never was is not found."""
+    ssm, name = cloud.client("ssm"), f"/{uuid.uuid4()}"
+    for value in ("first", "second"):
+        ssm.put_parameter(Name=name, Type="String", Value=value, Overwrite=True)
+    found = [ssm.get_parameter(Name=f"{name}:{version}")["Parameter"] for version in (1, 2)]
+    assert [(each["Value"], each["Version"]) for each in found] == [("first", 1), ("second", 2)]
+    with pytest.raises(ssm.exceptions.ParameterVersionNotFound):
+        ssm.get_parameter(Name=f"{name}:3")

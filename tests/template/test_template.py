@@ -355,6 +355,18 @@ def test_a_role_reaches_only_the_services_that_its_function_calls(
     assert not [action for action in actions if "Delete" in action and not action.startswith(("sqs:", "ec2:"))]
 
 
+@pytest.mark.parametrize("role", ["SchedulerRole", "WorkerRole"])
+def test_both_functions_may_read_the_configuration(role: str, resources: dict[str, Any]) -> None:
+    """It lies below the parameters' prefix, in any version."""
+    readable = [
+        resource["Fn::Sub"]
+        for statement in statements(resources[role])
+        if "ssm:GetParameter" in statement["Action"]
+        for resource in statement["Resource"]
+    ]
+    assert any(resource.endswith(":parameter/tidelog/${AWS::StackName}/*") for resource in readable)
+
+
 def test_every_parameter_is_explained_and_shown_in_a_group(template: dict[str, Any]) -> None:
     """The console shows parameters by group, each with its description; what has no default is checked."""
     groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]

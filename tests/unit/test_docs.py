@@ -12,18 +12,19 @@ import typer.main
 import yaml
 
 import tidelog
-from tidelog import messages
+from tidelog import configuration, messages
 from tidelog_cli.main import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 LIBRARY = sorted((ROOT / "shared" / "tidelog").glob("[a-z]*.py"))
 OUTWARD = {
     "scheduling", "ingesting", "extraction", "pipeline", "source", "connection", "segment", "publishing", "ledger",
     "objects", "parameters", "marks", "queues", "deadletters", "notices", "credentials", "failures", "working",
-    "watching", "backfilling", "chunking", "sweeping", "dispatch", "parts", "requesting", "altering",
+    "configurations", "watching", "backfilling", "chunking", "sweeping", "dispatch", "parts", "requesting", "altering",
 }  # fmt: skip
 
 
@@ -69,6 +70,16 @@ def test_the_readme_lists_every_command_and_no_other() -> None:
     } == commands
 
 
+def test_the_configurations_keys_are_listed_with_their_values() -> None:
+    """As the errors put them; and the document that is shown says something of each."""
+    listed = re.findall(r"^\| `([a-z]\w+)` \| (.+?) \| .+ \|$", CONFIGURATION, re.MULTILINE)
+    assert listed == [(name, key.value) for name, key in (configuration.KEYS | configuration.TABLE_KEYS).items()]
+    [shown], [in_readme] = (re.findall(r"```toml\n(.+?)```", text, re.DOTALL) for text in (CONFIGURATION, README))
+    entries = configuration.Configuration.parse(shown).entries()
+    assert {key for _, key, _ in entries} == {name for name, _ in listed}
+    assert configuration.Configuration.parse(in_readme)
+
+
 def test_the_messages_that_the_readme_sends_by_hand_are_such() -> None:
     """They are copied as they stand; tests/stack/test_backfill.py sends them."""
     ingest, backfill = (messages.decode(body) for body in re.findall(r"--message-body '(.+)'", README))
@@ -97,7 +108,7 @@ def test_the_runbook_lists_every_alarm_and_every_metric() -> None:
 def test_the_commands_of_the_documents_are_there() -> None:
     """With the options that they give them."""
     root: Any = typer.main.get_command(app)
-    shown = re.findall(r"^    tidelog (\S+) (\S+)(.*)$", RUNBOOK + README, re.MULTILINE)
+    shown = re.findall(r"^    tidelog (\S+) (\S+)(.*)$", RUNBOOK + CONFIGURATION + README, re.MULTILINE)
     assert shown
     for group, name, rest in shown:
         commands = getattr(root.commands[group], "commands", {"run": root.commands[group]})

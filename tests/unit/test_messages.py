@@ -49,12 +49,24 @@ def spans(draw: st.DrawFn) -> tuple[datetime, datetime]:
     return since, until
 
 
-@given(NAMES, st.text(), PLANS, PLANS)
-def test_a_message_reads_back_as_it_was_sent(table: TableName, tick: str, plan: int, chunk: int) -> None:
+@given(NAMES, st.text(), st.none() | st.integers(0, 2**31), PLANS, PLANS)
+def test_a_message_reads_back_as_it_was_sent(
+    table: TableName, tick: str, configuration: int | None, plan: int, chunk: int
+) -> None:
     """And names the table, whatever characters are in it."""
-    for message in (messages.ingest(table, tick), messages.chunk(table, plan, chunk)):
+    for message in (messages.ingest(table, tick, configuration), messages.chunk(table, plan, chunk)):
         assert messages.decode(messages.encode(message)) == message
         assert message.table_name == table
+
+
+def test_what_is_sent_again_leaves_the_configuration_to_the_worker() -> None:
+    """All else stays as it is, and so does what is no message of a tick."""
+    table = TableName("public", "orders")
+    assert messages.sent_again(messages.encode(messages.ingest(table, "now", 7))) == messages.encode(
+        messages.ingest(table, "now")
+    )
+    for body in (messages.encode(messages.ingest(table, "now")), messages.encode(messages.chunk(table, 1, 2)), "{", ""):
+        assert messages.sent_again(body) == body
 
 
 OPTIONS = st.fixed_dictionaries(
@@ -133,6 +145,9 @@ def test_few_fields_are_enough_for_a_person(wrong: str, kind: type) -> None:
         ({"table": "a.b\0"}, "table 'a.b\\x00' is not a table name"),
         ({"tick": 5}, "tick 5 must be text"),
         ({"tick": "\ud800"}, "tick '\\ud800' holds half a character"),
+        ({"configuration": None}, "configuration null must be a whole number"),
+        ({"configuration": True}, "configuration true must be a whole number"),
+        ({"configuration": -1}, "configuration -1 must be 0 or greater"),
         ({"from": "2024-01-31"}, "'from' '2024-01-31' is no field of a message of type ingest"),
         ({"tabel": "x.y"}, "'tabel' 'x.y' is no field of a message of type ingest"),
         ({"\ud800": 1}, "'\\ud800' 1 is no field"),

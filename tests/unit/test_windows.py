@@ -9,8 +9,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tidelog import timestamps
+from tidelog.errors import InvalidSetting
 from tidelog.tables import Column, Leaf, Table
-from tidelog.windows import REACH, Bound, Database, Snapshot, Window, choose_strategy, next_bound, widen
+from tidelog.tablesettings import Section, TableSettings
+from tidelog.windows import REACH, Bound, Database, Snapshot, Strategy, Window, choose_strategy, next_bound, widen
 
 TIMESTAMPTZ, TEXT = 1184, 25
 EPOCHS = st.builds(lambda epoch, near: max(3, epoch * 2**32 + near), st.integers(0, 5), st.integers(-50, 50))
@@ -98,6 +100,24 @@ def test_a_bound_in_time_is_used_only_where_it_is_safe_and_cheap(
     assert strategy.columns == columns
     assert strategy.name == ("timestamp" if columns else "xmin")
     assert words in strategy.reason
+
+
+CHOSEN = TableSettings(strategy="timestamp", sections={"strategy": Section('[tables."s.t"]', exact=True)})
+
+
+def test_a_configuration_chooses_the_strategy_whatever_size_or_index() -> None:
+    """The reason says that it does, and that an index is missing; without a timestamp column it is refused."""
+    indexed = table(10**9, "updated_at", leaves=[("updated_at",)])
+    xmin = choose_strategy(indexed, time_bound_bytes=100, settings=TableSettings(strategy="xmin"))
+    assert xmin == Strategy("xmin", (), "its configuration says so")
+    small = choose_strategy(table(1, "updated_at", leaves=[("updated_at",)]), time_bound_bytes=100, settings=CHOSEN)
+    assert small == Strategy("timestamp", ("updated_at",), "its configuration says so")
+    bare = table(1, "updated_at", "created_at", leaves=[("created_at",)])
+    assert choose_strategy(bare, time_bound_bytes=100, settings=CHOSEN) == Strategy(
+        "timestamp", ("updated_at", "created_at"), "its configuration says so, though no index is led by updated_at"
+    )
+    with pytest.raises(InvalidSetting, match=r'\[tables\."s\.t"\] strategy: it has no timestamp column'):
+        choose_strategy(table(1, leaves=[()]), time_bound_bytes=100, settings=CHOSEN)
 
 
 MOMENTS = st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC)).map(datetime.isoformat)  # noqa: DTZ001 - hypothesis adds the zone
