@@ -7,25 +7,48 @@ from typing import Annotated, Any
 
 import typer
 
+from tidelog.errors import TidelogError
+from tidelog.messages import VERSION
 from tidelog.parameters import Parameters, Summary
 from tidelog.tables import TableName
-from tidelog_cli.output import aligned, console, moment
+from tidelog_cli.output import aligned, console, duration, moment
 from tidelog_cli.stack import Stack, StackName
 
 
 def tables(stack: StackName, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the tables: how each is read and why so, when it was read last, up to when it is complete. Times are UTC."""
+    """List the tables: how each is read and why so, when it was read last, up to when it is complete. Times are UTC.
+
+    Below them stands who holds the horizon, if a transaction is open.
+    """
     found = Stack.find(stack)
     parameters = Parameters(found.client("ssm"), found.outputs["ParameterPrefix"])
     known = sorted(parameters.read_all())
+    horizon, unknown = _horizon(found)
     if as_json:
-        typer.echo(json.dumps([_as_json(table, summary) for table, summary in known], indent=1))
+        listed = [_as_json(table, summary) for table, summary in known]
+        typer.echo(json.dumps({"tables": listed, "horizon": horizon}, indent=1))
     elif not known:
         console().print("No table was ingested yet: the first tick does that.")
     else:
         headings = ("table", "increments", "latest timestamp", "last read", "complete up to", "how it is read")
         rows = [_row(table, summary) for table, summary in known]
         console().print(aligned(headings, rows, left=6, prose="how it is read"))
+    if horizon and horizon["seconds"] and not as_json:  # A busy database always has some that has just begun.
+        console().print(
+            f"A transaction holds the horizon, for {duration(horizon['seconds'])} as ticks have seen it: "
+            f"{horizon['holder']}. Rows of others come in all the same. {horizon['remedy']}",
+            markup=False,
+        )
+    if unknown:
+        console(err=True).print(f"Who holds the horizon is not known: {unknown}", style="yellow", markup=False)
+
+
+def _horizon(stack: Stack) -> tuple[dict[str, Any] | None, str]:
+    """Return who holds the horizon, and why that is not known; what is known of the tables is shown all the same."""
+    try:
+        return stack.ask({"version": VERSION, "type": "horizon"})["horizon"], ""
+    except TidelogError as error:
+        return None, str(error)
 
 
 def _row(table: TableName, summary: Summary) -> tuple[str, ...]:

@@ -37,7 +37,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  #
     """Send the messages of a tick; return the tables, and what was left out and why.
 
     Invoked with a `backfill` or `sweep` request it checks that, sends it, and returns what it will take, or what is
-    wrong with it. The second schedule asks for a sweep too, and has a failure tried again.
+    wrong with it; asked for the `horizon` it says who holds it. The second schedule asks for a sweep too, and has a
+    failure tried again.
     """
     settings, scheduler = parts()
     if event.get("type") == "sweep" and "scheduled_time" in event:
@@ -64,6 +65,11 @@ def take_request(settings: SchedulerSettings, scheduler: Scheduler, event: dict[
     Raises:
         TidelogError: what is wrong with it.
     """
+    if event["type"] == "horizon":
+        horizon, seconds = scheduler.watching.horizon()
+        if not horizon.held:
+            return {"horizon": None}
+        return {"horizon": {"seconds": round(seconds), "holder": horizon.who, "remedy": horizon.remedy}}
     if event["type"] == "sweep":
         request = uuid.uuid4().hex
         tables = sweep(settings, scheduler, request, read_sweep(event))

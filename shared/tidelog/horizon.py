@@ -55,3 +55,15 @@ class Horizon(msgspec.Struct, frozen=True):
     def held(self) -> bool:
         """Whether a transaction is running that others have overtaken, or that is seen."""
         return self.holder is not None or self.horizon < self.limit
+
+    @property
+    def who(self) -> str:
+        """Who holds it, as far as the role may see."""
+        return str(self.holder or "one that this role can't see")
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        if self.holder:
+            return f"To end it: {self.holder.remedy}"
+        return "Look in pg_stat_activity (backend_xid) and pg_prepared_xacts of the primary, as a superuser"

@@ -83,6 +83,15 @@ class Watching:
         self._watch = watch
         self._now = now
 
+    def horizon(self) -> tuple[Horizon, float]:
+        """Return the horizon, and for how many seconds ticks have seen it where it is; 0 where nobody holds it.
+
+        Raises:
+            TidelogError: the database or Parameter Store could not be reached.
+        """
+        horizon = self._source.horizon()
+        return horizon, self._held(horizon)
+
     def look(self, tables: Collection[TableName]) -> Sight:
         """Look at the tables and at the horizon; tell of what is wrong, at most once an hour.
 
@@ -91,13 +100,12 @@ class Watching:
         """
         ages = self._ages(tables)
         stale = tuple((table, age) for table, age in ages if age >= self._watch.stale_seconds)
-        horizon = self._source.horizon()
-        held = self._held(horizon)
+        horizon, held = self.horizon()
         sight = Sight(
             stalest=ages[0][1] if ages else 0.0,
             stale=stale,
             held=held,
-            holder=str(horizon.holder or "nobody that this role can see") if horizon.held else "",
+            holder=horizon.who if horizon.held else "",
         )
         if stale:
             subject = "1 table has gone stale" if len(stale) == 1 else f"{len(stale)} tables have gone stale"
@@ -160,16 +168,11 @@ def _stale_text(sight: Sight) -> str:
 
 
 def _horizon_text(held: float, horizon: Horizon) -> str:
-    if horizon.holder:
-        who, remedy = str(horizon.holder), f"To end it: {horizon.holder.remedy}"
-    else:
-        who = "one that this role can't see"
-        remedy = "Look in pg_stat_activity (backend_xid) and pg_prepared_xacts of the primary, as a superuser"
     return (
-        f"A transaction has held the horizon for {_words(held)}: {who}.\n\n"
+        f"A transaction has held the horizon for {_words(held)}: {horizon.who}.\n\n"
         "Rows of other transactions are ingested all the same, but each of their ids has to be remembered, and VACUUM "
         "can't clean up behind it. What the transaction itself writes comes when it commits.\n\n"
-        f"{remedy}\n\nThis is told at most once an hour."
+        f"{horizon.remedy}\n\nThis is told at most once an hour."
     )
 
 

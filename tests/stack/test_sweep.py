@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from tests.chaos.plan import ROOT
 from tests.conftest import CreateDatabase
 from tests.stack.office import PARAMETERS, Office
+from tests.tide import wait_for
 from tidelog_cli.main import app
 from tidelog_sandbox.sandbox import Sandbox
 from tidelog_sandbox.schedules import payload
@@ -94,7 +95,7 @@ def test_tables_are_listed_with_how_they_are_read(office: Office) -> None:
     hide(office, 3000)
     office.tidelog("sweep", ORDERS, "--wait")
     touch(office)
-    plain, orders = json.loads(office.tidelog("tables", "--json"))
+    plain, orders = json.loads(office.tidelog("tables", "--json"))["tables"]
     assert plain["strategy"] == "xmin: it has no timestamp column"
     assert plain["complete_at"] == plain["checked_at"]
     assert orders["strategy"].startswith("timestamp: last_updated lead")
@@ -104,6 +105,18 @@ def test_tables_are_listed_with_how_they_are_read(office: Office) -> None:
     shown = office.tidelog("tables")
     assert "xmin: it has no timestamp column" in shown
     assert all(heading in shown for heading in ("table", "increments", "last read", "complete up to"))
+
+
+def test_who_holds_the_horizon_stands_below_the_tables(office: Office) -> None:
+    """With how to end it."""
+    with office.tide.database.session() as session:
+        session.run("SET application_name = 'nightly report'")
+        session.run("BEGIN")
+        session.run("SELECT pg_current_xact_id()")
+        horizon = json.loads(office.tidelog("tables", "--json"))["horizon"]
+        assert horizon["seconds"] >= 0
+        assert horizon["remedy"].startswith("To end it: ")
+        wait_for(lambda: "A transaction holds the horizon" in office.tidelog("tables"))
 
 
 @pytest.mark.parametrize(
