@@ -20,7 +20,7 @@ from tidelog.plans import (
     opened,
 )
 from tidelog.readings import Reading, Segment
-from tidelog.windows import Database
+from tidelog.windows import Database, log_offset
 
 VERSION = 1
 
@@ -61,6 +61,10 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """Fingerprint of the table's schema document."""
     plans: tuple[OpenPlan, ...] = ()
     """Large reads under way."""
+    wal_position: str | None = None
+    """All that was read on this timeline is before it in the write-ahead log."""
+    standby: bool = False
+    """A standby was read last."""
 
     def plan(self, number: int) -> OpenPlan | None:
         """Return a plan that is under way, None where it is over or never was."""
@@ -242,7 +246,13 @@ def _read(before: State, reading: Reading, *, schema: str | None, sequential_id:
         past=kept | gone,
         schema=schema,
         plans=before.plans,
+        wal_position=_later(before, reading),
+        standby=reading.standby,
     )
+
+
+def _later(before: State, reading: Reading) -> str | None:
+    return max(before.wal_position, reading.wal_position, key=log_offset)
 
 
 def _restarted(before: State, what: TimelineStarted) -> State:
@@ -261,6 +271,7 @@ def _restarted(before: State, what: TimelineStarted) -> State:
         timeline=what.timeline,
         sequential_id=before.sequential_id,
         database=what.database,
+        standby=False,
         schema=before.schema,
         leaves=tuple(oid for oid in resume.leaves if oid in known),
         past={oid: past for oid, past in resume.past.items() if oid in known},
@@ -275,6 +286,8 @@ def _carried_on(before: State, what: PlanEvent) -> State:
         case Planned():
             if what.kind != "backfill" and not what.instead:
                 after = _read(before, what.reading, schema=what.schema, sequential_id=before.sequential_id)
+            else:
+                after = msgspec.structs.replace(before, wal_position=_later(before, what.reading))
             begun = opened(what, before.offset + 1)
             plans = plans if begun.over else (*plans, begun)
         case ChunksDropped():

@@ -242,6 +242,8 @@ def _reading(
         read_at=snapshot.read_at,
         timestamp=watermark,
         next_bound=state.bound,
+        wal_position=snapshot.wal_position,
+        standby=snapshot.standby,
     )
 
 

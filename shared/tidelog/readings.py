@@ -63,6 +63,10 @@ class Reading(msgspec.Struct, frozen=True):
     """The watermark after it: the latest timestamp ingested on this timeline, None where there is none."""
     next_bound: str | None
     """The bound of the next window."""
+    wal_position: str | None = None
+    """All that the snapshot saw is before it in the write-ahead log."""
+    standby: bool = False
+    """A standby has answered."""
 
 
 def deltas(xids: Iterable[int]) -> tuple[int, ...]:

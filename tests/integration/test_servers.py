@@ -5,32 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults import COMMIT, PART, PROJECT, PUBLISH, KilledError, Process
-from tests.tide import LIMITS, SECONDS, Database, Lake, Server, Tide, wait_for
+from tests.servers import LAZY, crash, database_of, standby_of
+from tests.tide import LIMITS, SECONDS, Database, Lake, Tide, wait_for
 from tidelog.errors import DatabaseUnreachable, NotIngestible, ReplicaBehind
 from tidelog.source import Source
 from tidelog.tables import TableName
 from tidelog.windows import Snapshot, Window, widen
 from tidelog_sandbox.postgres import Postgres
 
-# The log is written to disk only when somebody waits for it, or after two seconds: what is not is lost in a crash.
-LAZY = {"wal_writer_delay": "2s", "autovacuum": "off", "fsync": "off"}
 NAME = TableName("public", "t")
-
-
-def database_of(postgres: Postgres) -> Database:
-    """Connect to a server's own database."""
-    return Database(Server(postgres.port, postgres.password), "postgres")
 
 
 @pytest.fixture
@@ -43,13 +35,6 @@ def lazy(lake: Lake) -> Iterator[tuple[Postgres, Tide]]:
         tide.run("CHECKPOINT")
         yield postgres, tide
         tide.database.close()
-
-
-def crash(postgres: Postgres, tide: Tide) -> None:
-    """End the server as a loss of power does, and start it again."""
-    tide.database.close()
-    postgres.restart("immediate")
-    tide.database.reconnect()
 
 
 MOMENTS = {
@@ -137,24 +122,6 @@ def test_ids_that_a_crashed_server_gives_out_again_lose_no_row(
     tide.ingest()
     assert tide.values("id") == [1, 2, 3]
     tide.check()
-
-
-@contextmanager
-def standby_of(primary: Postgres) -> Iterator[Postgres]:
-    """Start a hot standby."""
-    home = Path(tempfile.mkdtemp(prefix="tidelog-standby-"))
-    home.chmod(0o755)
-    try:
-        backup = [primary.binaries / "pg_basebackup", "-D", home / "data", "-R", "-c", "fast", "-d", primary.url()]
-        subprocess.run([*map(str, backup)], check=True, capture_output=True)
-        if os.geteuid() == 0:
-            subprocess.run(["chown", "-R", "nobody", home], check=True)
-        with Postgres(
-            home / "data", password=primary.password, settings={"fsync": "off", "hot_standby": "on"}
-        ) as standby:
-            yield standby
-    finally:
-        shutil.rmtree(home)
 
 
 def test_a_standby_is_read_when_it_is_not_behind_and_rewinds_when_it_is_promoted(lake: Lake) -> None:

@@ -21,9 +21,9 @@ RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 LIBRARY = sorted((ROOT / "shared" / "tidelog").glob("[a-z]*.py"))
 OUTWARD = {
-    "scheduling", "ingesting", "extraction", "pipeline", "source", "connection", "segment", "publishing", "ledger",
-    "objects", "parameters", "marks", "queues", "deadletters", "notices", "credentials", "failures", "working",
-    "watching", "backfilling", "chunking", "dispatch", "parts", "requesting",
+    "scheduling", "ingesting", "extraction", "pipeline", "source", "opening", "connection", "segment", "publishing",
+    "ledger", "objects", "parameters", "marks", "queues", "deadletters", "notices", "credentials", "failures",
+    "working", "watching", "backfilling", "chunking", "dispatch", "parts", "requesting",
 }  # fmt: skip
 
 
