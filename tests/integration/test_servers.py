@@ -17,6 +17,7 @@ from tests.faults import COMMIT, PART, PROJECT, PUBLISH, KilledError, Process
 from tests.servers import LAZY, crash, database_of, standby_of
 from tests.tide import LIMITS, SECONDS, Database, Lake, Tide, wait_for
 from tidelog.errors import DatabaseUnreachable, NotIngestible, ReplicaBehind
+from tidelog.readings import undelta
 from tidelog.source import Source
 from tidelog.tables import TableName
 from tidelog.windows import Snapshot, Window, widen
@@ -202,19 +203,39 @@ def test_windows_hold_where_transaction_ids_turn_round(turning: Database, lake: 
 
     Then each window that can be cut around the turn is evaluated by the server, and compared with plain arithmetic.
     """
-    tide = Tide(turning, lake)
+    tide, small = Tide(turning, lake), replace(LIMITS, chunk_bytes=2 * 8192)
     tide.run("CREATE TABLE t (id int, xid bigint DEFAULT pg_current_xact_id()::text::bigint)")
+    tide.run("CREATE TABLE large AS SELECT n AS id, 0 AS v, repeat('x', 900) AS text FROM generate_series(1, 200) n")
     with turning.session() as long:
-        long.run("BEGIN; INSERT INTO t VALUES (1000)")
+        long.run("BEGIN; INSERT INTO t VALUES (1000); UPDATE large SET v = 9 WHERE id = 50")
+        assert tide.ingest("public.large", limits=small).outcome == "planned"
+        chunks = tide.outbox.take()
         for number in range(90):
             tide.run(f"INSERT INTO t VALUES ({number})")
             if number % 3 == 0:
                 tide.run("BEGIN; INSERT INTO t VALUES (-1); SAVEPOINT a; INSERT INTO t VALUES (-2); ROLLBACK")
             if number % 10 == 0:
                 tide.ingest()
-        assert tide.state().horizon < EPOCH
+                tide.run(f"UPDATE large SET v = v + 1 WHERE id % 10 = {number // 10} AND id <> 50")
+                tide.ingest("public.large")
+                tide.read_chunks([chunks.pop()], limits=small)
+        ahead = undelta(tide.state().ahead)
+        assert tide.state().horizon < ahead[0] < EPOCH < ahead[-1]
         long.run("COMMIT")
+    assert chunks
+    tide.read_chunks(chunks, limits=small)  # below a horizon of the epoch before
+    assert not tide.state("public.large").plans
+    tide.ingest("public.large")
+    assert tide.latest("public.large") == tide.table("public.large")
+    rows = [(row["id"], row["v"]) for row in tide.rows("public.large")]
+    assert len(rows) == len(set(rows))
+    process = Process()
+    process.at("before", PUBLISH, process.kill)
+    with pytest.raises(KilledError):
+        tide.ingest(s3=process.client(lake.s3))
+    lake.expire_uploads()  # so the increment across the turn is made again
     tide.ingest()
+    assert "remade" in tide.kinds()
     assert tide.state().horizon > EPOCH
     assert tide.values("id") == [*range(90), 1000]
     assert tide.ingest().outcome == "unchanged"
