@@ -70,7 +70,7 @@ class Backfilling:
         return self._sent(table, state, event, planned)
 
     def _divided(self, wanted: Backfill, table: TableName, state: State, request: str, deadline: float) -> Planned:
-        with self._source.open(table, seconds=deadline - time.monotonic()) as opened:
+        with self._source.open(table, seconds=deadline - time.monotonic(), after=state) as opened:
             if found := find_break(state, opened.snapshot, opened.table):
                 hint = "The table's next run begins a new timeline; this is tried again"
                 raise DatabaseChanged("backfill", table, found.reason, hint)

@@ -115,15 +115,17 @@ SELECT json_build_object(
     'system', (SELECT system_identifier::text FROM pg_control_system()),
     'oid', (SELECT oid::bigint FROM pg_database WHERE datname = current_database()),
     'name', current_database(),
-    'wal_timeline', CASE WHEN NOT standby
-      THEN ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint END),
+    'wal_timeline', CASE WHEN standby
+      THEN greatest((SELECT timeline_id FROM pg_control_checkpoint()),
+                    (SELECT min_recovery_end_timeline FROM pg_control_recovery()))::bigint
+      ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint END),
   'horizon', horizon::text::bigint,
   'limit', pg_snapshot_xmax(snapshot)::text::bigint,
   'next', horizon::text::bigint + age(horizon::xid),
   'read_at', to_json(transaction_timestamp()),
   'seen_at', to_json(CASE WHEN standby THEN pg_last_xact_replay_timestamp() ELSE transaction_timestamp() END),
   'standby', standby,
-  'wal_position', CASE WHEN NOT standby THEN pg_current_wal_insert_lsn()::text END)::text
+  'wal_position', CASE WHEN standby THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text)::text
 FROM (SELECT s AS snapshot, pg_snapshot_xmin(s) AS horizon, pg_is_in_recovery() AS standby
       FROM pg_current_snapshot() s OFFSET 0) now
 """
@@ -141,6 +143,14 @@ SELECT json_build_object('horizon', h.low::text::bigint, 'limit', h.high::text::
 FROM (SELECT pg_snapshot_xmin(s) AS low, pg_snapshot_xmax(s) AS high,
              (pg_snapshot_xmin(s)::text::numeric % 4294967296)::text::xid AS stored
       FROM pg_current_snapshot() s) h
+"""
+
+
+# A transaction that has committed and waits for a synchronous standby is in progress; so are its sub-transactions.
+_UNENDED = """
+SELECT EXISTS (
+  SELECT FROM unnest('{{{xids}}}'::xid8[]) xid
+  WHERE CASE WHEN xid < pg_snapshot_xmax(pg_current_snapshot()) THEN pg_xact_status(xid) = 'in progress' ELSE true END)
 """
 
 
@@ -187,6 +197,11 @@ def there_query(oids: Iterable[int]) -> str:
     """Return the statement that lists which of some relations are there."""
     wanted = ",".join(map(str, oids))
     return f"SELECT coalesce(json_agg(oid::bigint), '[]')::text FROM pg_class WHERE oid = ANY ('{{{wanted}}}')"
+
+
+def unended_query(xids: Iterable[int]) -> str:
+    """Return the question whether any transaction of some ids, sub-transactions among them, has not ended yet."""
+    return _UNENDED.format(xids=",".join(map(str, xids)))
 
 
 def snapshot_query() -> str:

@@ -10,8 +10,8 @@ from math import ceil
 
 from msgspec.structs import replace
 
-from tidelog.continuity import find_break
-from tidelog.errors import DatabaseChanged, OutOfTime, ReplicaBehind, UnknownTable, UnreadableData
+from tidelog.continuity import behind, find_break
+from tidelog.errors import DatabaseChanged, OutOfTime, UnknownTable, UnreadableData
 from tidelog.events import Event, What
 from tidelog.lake import Position, segment_key
 from tidelog.parts import Parts
@@ -145,7 +145,7 @@ class Chunking:
 
     def _prepare(self, task: _Task, deadline: float, uncommitted: ExitStack) -> tuple[Chunk, Segment | None, Snapshot]:
         """Read the chunk into an upload that nobody sees; return the last piece that was read, and the segment."""
-        with self._source.open(task.table, seconds=deadline - time.monotonic()) as opened:
+        with self._source.open(task.table, seconds=deadline - time.monotonic(), after=task.state) as opened:
             self._check(opened, task)
             if task.chunk.leaf:
                 self._check_leaf(opened, task)
@@ -170,7 +170,7 @@ class Chunking:
         if opened.snapshot.horizon < task.open.horizon:
             reason = f"it is at transaction {opened.snapshot.horizon}, the plan at {task.open.horizon}"
             if opened.snapshot.standby:
-                raise ReplicaBehind("read", task.table, reason, "It is tried again; read from one server if this stays")
+                raise behind(task.table, reason)
             raise _changed(task.table, reason)
         columns = {column for hidden in task.plan.hidden for column in hidden.columns}
         columns |= set(task.plan.span.columns if task.plan.span else ())

@@ -22,7 +22,7 @@ from tidelog.plans import (
 )
 from tidelog.readings import Reading, Segment
 from tidelog.state import Past, State, Swept
-from tidelog.windows import Database
+from tidelog.windows import Database, log_offset
 
 VERSION = 1
 
@@ -226,7 +226,13 @@ def _read(before: State, reading: Reading, *, schema: str | None, sequential_id:
         swept=before.swept,
         unswept=before.unswept or (before.offset + 1 if bounded else 0),
         strategy=reading.strategy,
+        wal_position=_later(before, reading),
+        standby=reading.standby,
     )
+
+
+def _later(before: State, reading: Reading) -> str | None:
+    return max(before.wal_position, reading.wal_position, key=log_offset)
 
 
 def _forgotten(before: State) -> State:
@@ -251,6 +257,7 @@ def _restarted(before: State, what: TimelineStarted) -> State:
         timeline=what.timeline,
         sequential_id=before.sequential_id,
         database=what.database,
+        standby=False,
         schema=before.schema,
         partitions=before.partitions if what.resume else None,
         leaves=tuple(oid for oid in resume.leaves if oid in known),
@@ -266,6 +273,8 @@ def _carried_on(before: State, what: PlanEvent) -> State:
         case Planned():
             if what.kind in ("snapshot", "increment") and not what.instead:
                 after = _read(before, what.reading, schema=what.schema, sequential_id=before.sequential_id)
+            else:
+                after = msgspec.structs.replace(before, wal_position=_later(before, what.reading))
             after, plans = _without(after, what.lost), (*plans, opened(what, before.offset + 1))
         case ChunksDropped():
             after = _without(before, what.leaves)

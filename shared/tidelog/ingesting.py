@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tidelog.altering import Altering, Tell
-from tidelog.continuity import find_break
+from tidelog.continuity import find_break, went_back
 from tidelog.errors import Conflict, DatabaseBusy
 from tidelog.events import Advanced, Event, Ingested, Snapshotted, TimelineStarted, What
 from tidelog.lake import Position, segment_key
@@ -103,7 +103,7 @@ class Ingestion:
             state, known = self._publisher.finish_last(table, seconds=deadline - time.monotonic())
         base = _Base(state, known, state.offset)
         with ExitStack() as uncommitted:
-            with self._source.open(table, seconds=deadline - time.monotonic()) as opened:
+            with self._source.open(table, seconds=deadline - time.monotonic(), after=base.state) as opened:
                 base = replace(base, state=self._settle(opened, base))
                 plan = plan_windows(opened, base.state, self._limits, quiet)
                 schema = opened.table.document().fingerprint
@@ -170,7 +170,7 @@ class Ingestion:
             if event.state.timeline != state.timeline or not event.state.horizon:
                 return None
             if datetime.fromisoformat(event.at) <= limit:
-                return event.state if event.state.horizon <= opened.snapshot.horizon else None
+                return event.state if not went_back(event.state, opened.snapshot) else None
         return None
 
     def _advance(self, table: TableName, base: _Base, plan: Plan) -> State:

@@ -287,6 +287,8 @@ def _reading(
         moment=moment,
         partitions=opened.table.partitions.fingerprint if opened.table.partitions else None,
         times=opened.table.timestamp_columns,
+        wal_position=snapshot.wal_position,
+        standby=snapshot.standby,
     )
 
 

@@ -126,7 +126,10 @@ class Publisher:
         return state
 
     def _remake(self, table: TableName, committed: Event, lost: Segment, seconds: float) -> Segment:
-        with self._source.open(table, seconds=seconds) as opened, self._segments.prepare(lost.key) as upload:
+        with (
+            self._source.open(table, seconds=seconds, after=committed.state) as opened,
+            self._segments.prepare(lost.key) as upload,
+        ):
             for part in self._parts(opened, table, committed, lost):
                 opened.copy(part.leaf, part.window, upload)
             document = opened.table.document()

@@ -79,6 +79,10 @@ class Reading(msgspec.Struct, frozen=True):
     """Fingerprint of the document that names the relations of a partitioned table."""
     times: tuple[str, ...] = ()
     """The timestamp columns that the watermark and the next bound tell of."""
+    wal_position: str | None = None
+    """All that the snapshot saw is before it in the write-ahead log."""
+    standby: bool = False
+    """A standby has answered."""
 
 
 def deltas(xids: Iterable[int]) -> tuple[int, ...]:

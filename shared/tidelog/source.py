@@ -18,7 +18,9 @@ from tidelog.credentials import Credentials
 from tidelog.errors import AccessDenied, DatabaseBusy
 from tidelog.failures import database_errors
 from tidelog.horizon import Horizon
+from tidelog.opening import open_table
 from tidelog.quoting import identifier, literal
+from tidelog.state import State
 from tidelog.stream import Gathering, Sink, pull
 from tidelog.tables import Leaf, Relation, Table, TableName
 from tidelog.tablesettings import TableSettings, configured
@@ -26,11 +28,9 @@ from tidelog.windows import Database, Found, Snapshot, Window, at_or_above, wide
 
 _DURABLE_SECONDS = 30
 _NUDGE_SECONDS = 0.05
-_LOCK_ATTEMPTS = 3
 _MOMENT_SECONDS = 2
 _CHEAP = 1000
 """Of the planner's cost units; the end of a btree costs less than one."""
-_WRONG_OBJECT_TYPE = "42809"
 
 # The row that is read. It is always qualified and always quoted, so that no column can be taken for it.
 _ROW = '"~t"'
@@ -183,21 +183,25 @@ class Source:
             return msgspec.json.decode(_one(connection, catalog.horizon_query()), type=Horizon)
 
     @contextmanager
-    def open(self, table: TableName, *, seconds: float) -> Iterator[OpenTable]:
+    def open(self, table: TableName, *, seconds: float, after: State | None = None) -> Iterator[OpenTable]:
         """Lock a table against rewrites, take a snapshot, and hold both until the end of the block.
 
         Args:
             table: the table.
             seconds: the time there is for all that is asked while it is open.
+            after: a state of it whose reader must not see less than earlier ones have.
 
         Raises:
+            ReplicaBehind: another server has shown more than this one does yet.
             UnknownTable: there is no such table.
             NotIngestible: it is a view, a foreign table, or has a foreign table among its partitions.
             InvalidSetting: its configuration does not fit it.
             DatabaseUnreachable, DatabaseBusy, AccessDenied: as they say.
         """
         with self._guarded("read", table) as connection:
-            opened = _begin(connection, table, self._settings(table), seconds)
+            deadline, settings = time.monotonic() + seconds, self._settings(table)
+            found, snapshot = open_table(connection, table, deadline, after or State())
+            opened = OpenTable(connection, configured(found, settings), settings, snapshot, deadline)
             yield opened
             if opened.cut:
                 self.close()
@@ -236,8 +240,8 @@ class Source:
             DatabaseBusy: the server does not write its log.
             DatabaseUnreachable: as it says.
         """
-        if snapshot.wal_position is None:
-            return
+        if snapshot.standby or snapshot.wal_position is None:
+            return  # It is sent only what is on its primary's disk.
         question = f"SELECT (pg_current_wal_flush_lsn() >= {literal(snapshot.wal_position)}::pg_lsn)::text"
         started = time.monotonic()
         nudged = False
@@ -291,34 +295,6 @@ class Source:
     def _connected(self, credentials: Credentials) -> Connection:
         with database_errors("connect to", credentials):
             return connect(credentials, self._tls, self._lock_seconds)
-
-
-def _begin(connection: Connection, table: TableName, settings: TableSettings, seconds: float) -> OpenTable:
-    deadline = time.monotonic() + seconds
-    for _ in range(_LOCK_ATTEMPTS):
-        _lock(connection, table, deadline - time.monotonic())
-        snapshot = msgspec.json.decode(_one(connection, catalog.snapshot_query()), type=Snapshot)
-        description = catalog.read_table(table, connection.run(catalog.table_query(table)))
-        if all(leaf.locked for leaf in description.leaves):
-            return OpenTable(connection, configured(description, settings), settings, snapshot, deadline)
-        connection.run("ROLLBACK")  # A partition was attached between the lock and the snapshot.
-    raise DatabaseBusy("read", table, "partitions were attached again and again while it was opened")
-
-
-def _lock(connection: Connection, table: TableName, seconds: float) -> None:
-    """Begin, and lock before the snapshot is taken: a rewrite in between would show an empty table.
-
-    Source: PostgreSQL documentation, "Caveats" of the chapter on concurrency control. A materialized view can't be
-    locked; its refresh writes new row versions, which the next window finds.
-    """
-    begin = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = {_milliseconds(seconds)}"
-    try:
-        connection.run(f"{begin}; LOCK TABLE {table.sql} IN ACCESS SHARE MODE")
-    except DatabaseError as error:
-        connection.run("ROLLBACK")
-        if not isinstance(error.args[0], dict) or error.args[0].get("C") != _WRONG_OBJECT_TYPE:
-            raise
-        connection.run(begin)
 
 
 def _one(connection: Connection, statement: str) -> Any:

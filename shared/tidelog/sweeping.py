@@ -54,7 +54,7 @@ class Sweeping:
         if state.is_swept:
             return _run(table, state, "unchanged", "no bound in time can have hidden anything since the last sweep")
         found = unswept(state, self._ledger.events(table, after=state.unswept - 1))
-        with self._source.open(table, seconds=deadline - time.monotonic()) as opened:
+        with self._source.open(table, seconds=deadline - time.monotonic(), after=state) as opened:
             plan = msgspec.structs.replace(self._planned(opened, state, found), request=wanted.request)
             document = opened.table.document()
         self._segments.describe(table, document)

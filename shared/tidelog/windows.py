@@ -40,7 +40,7 @@ class Database(msgspec.Struct, frozen=True):
     oid: int
     name: str
     wal_timeline: int | None
-    """Grows with every promotion of a standby; a standby itself can't tell (None)."""
+    """Grows with every promotion of a standby. A standby knows only that it is at least so."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -60,7 +60,18 @@ class Snapshot(msgspec.Struct, frozen=True):
     was committed that it has heard of, None if it has heard of none."""
     standby: bool
     wal_position: str | None
-    """Up to where the write-ahead log must be on disk before the horizon may be relied on; None on a standby."""
+    """Up to where the write-ahead log was written after the snapshot was taken, or replayed on a standby: all that the
+    snapshot sees is before it. A primary's horizon may be relied on once its log is on disk up to there."""
+    replayed: str | None = None
+    """Of a standby: up to where it had replayed the log before the snapshot was taken, which sees all of that."""
+    unended: bool = False
+    """Transactions that a standby has shown as ended had not ended on the primary before the snapshot was taken."""
+
+
+def log_offset(position: str | None) -> int:
+    """Return a position of the write-ahead log as a number of bytes; 0 where there is none."""
+    high, low = (position or "0/0").split("/")
+    return (int(high, 16) << 32) + int(low, 16)
 
 
 @dataclass(frozen=True, slots=True)

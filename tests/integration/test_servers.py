@@ -5,32 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults import COMMIT, PART, PROJECT, PUBLISH, KilledError, Process
-from tests.tide import LIMITS, SECONDS, Database, Lake, Server, Tide, wait_for
+from tests.servers import LAZY, crash, database_of, standby_of
+from tests.tide import LIMITS, SECONDS, Database, Lake, Tide, wait_for
 from tidelog.errors import DatabaseUnreachable, NotIngestible, ReplicaBehind
+from tidelog.readings import undelta
 from tidelog.source import Source
 from tidelog.tables import TableName
 from tidelog.windows import Snapshot, Window, widen
 from tidelog_sandbox.postgres import Postgres
 
-# The log is written to disk only when somebody waits for it, or after two seconds: what is not is lost in a crash.
-LAZY = {"wal_writer_delay": "2s", "autovacuum": "off", "fsync": "off"}
 NAME = TableName("public", "t")
-
-
-def database_of(postgres: Postgres) -> Database:
-    """Connect to a server's own database."""
-    return Database(Server(postgres.port, postgres.password), "postgres")
 
 
 @pytest.fixture
@@ -43,13 +36,6 @@ def lazy(lake: Lake) -> Iterator[tuple[Postgres, Tide]]:
         tide.run("CHECKPOINT")
         yield postgres, tide
         tide.database.close()
-
-
-def crash(postgres: Postgres, tide: Tide) -> None:
-    """End the server as a loss of power does, and start it again."""
-    tide.database.close()
-    postgres.restart("immediate")
-    tide.database.reconnect()
 
 
 MOMENTS = {
@@ -139,24 +125,6 @@ def test_ids_that_a_crashed_server_gives_out_again_lose_no_row(
     tide.check()
 
 
-@contextmanager
-def standby_of(primary: Postgres) -> Iterator[Postgres]:
-    """Start a hot standby."""
-    home = Path(tempfile.mkdtemp(prefix="tidelog-standby-"))
-    home.chmod(0o755)
-    try:
-        backup = [primary.binaries / "pg_basebackup", "-D", home / "data", "-R", "-c", "fast", "-d", primary.url()]
-        subprocess.run([*map(str, backup)], check=True, capture_output=True)
-        if os.geteuid() == 0:
-            subprocess.run(["chown", "-R", "nobody", home], check=True)
-        with Postgres(
-            home / "data", password=primary.password, settings={"fsync": "off", "hot_standby": "on"}
-        ) as standby:
-            yield standby
-    finally:
-        shutil.rmtree(home)
-
-
 def test_a_standby_is_read_when_it_is_not_behind_and_rewinds_when_it_is_promoted(lake: Lake) -> None:
     """One table, read from a primary and its standby in turn, and after the standby has taken over."""
     with Postgres(settings={"fsync": "off", "wal_writer_delay": "10ms"}) as primary, standby_of(primary) as second:
@@ -235,19 +203,39 @@ def test_windows_hold_where_transaction_ids_turn_round(turning: Database, lake: 
 
     Then each window that can be cut around the turn is evaluated by the server, and compared with plain arithmetic.
     """
-    tide = Tide(turning, lake)
+    tide, small = Tide(turning, lake), replace(LIMITS, chunk_bytes=2 * 8192)
     tide.run("CREATE TABLE t (id int, xid bigint DEFAULT pg_current_xact_id()::text::bigint)")
+    tide.run("CREATE TABLE large AS SELECT n AS id, 0 AS v, repeat('x', 900) AS text FROM generate_series(1, 200) n")
     with turning.session() as long:
-        long.run("BEGIN; INSERT INTO t VALUES (1000)")
+        long.run("BEGIN; INSERT INTO t VALUES (1000); UPDATE large SET v = 9 WHERE id = 50")
+        assert tide.ingest("public.large", limits=small).outcome == "planned"
+        chunks = tide.outbox.take()
         for number in range(90):
             tide.run(f"INSERT INTO t VALUES ({number})")
             if number % 3 == 0:
                 tide.run("BEGIN; INSERT INTO t VALUES (-1); SAVEPOINT a; INSERT INTO t VALUES (-2); ROLLBACK")
             if number % 10 == 0:
                 tide.ingest()
-        assert tide.state().horizon < EPOCH
+                tide.run(f"UPDATE large SET v = v + 1 WHERE id % 10 = {number // 10} AND id <> 50")
+                tide.ingest("public.large")
+                tide.read_chunks([chunks.pop()], limits=small)
+        ahead = undelta(tide.state().ahead)
+        assert tide.state().horizon < ahead[0] < EPOCH < ahead[-1]
         long.run("COMMIT")
+    assert chunks
+    tide.read_chunks(chunks, limits=small)  # below a horizon of the epoch before
+    assert not tide.state("public.large").plans
+    tide.ingest("public.large")
+    assert tide.latest("public.large") == tide.table("public.large")
+    rows = [(row["id"], row["v"]) for row in tide.rows("public.large")]
+    assert len(rows) == len(set(rows))
+    process = Process()
+    process.at("before", PUBLISH, process.kill)
+    with pytest.raises(KilledError):
+        tide.ingest(s3=process.client(lake.s3))
+    lake.expire_uploads()  # so the increment across the turn is made again
     tide.ingest()
+    assert "remade" in tide.kinds()
     assert tide.state().horizon > EPOCH
     assert tide.values("id") == [*range(90), 1000]
     assert tide.ingest().outcome == "unchanged"

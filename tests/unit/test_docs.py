@@ -22,9 +22,10 @@ CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 LIBRARY = sorted((ROOT / "shared" / "tidelog").glob("[a-z]*.py"))
 OUTWARD = {
-    "scheduling", "ingesting", "extraction", "pipeline", "source", "connection", "segment", "publishing", "ledger",
-    "objects", "parameters", "marks", "queues", "deadletters", "notices", "credentials", "failures", "working",
-    "configurations", "watching", "backfilling", "chunking", "sweeping", "dispatch", "parts", "requesting", "altering",
+    "scheduling", "ingesting", "extraction", "pipeline", "source", "opening", "connection", "segment", "publishing",
+    "ledger", "objects", "parameters", "marks", "queues", "deadletters", "notices", "credentials", "failures",
+    "working", "configurations", "watching", "backfilling", "chunking", "sweeping", "dispatch", "parts", "requesting",
+    "altering",
 }  # fmt: skip
 
 
