@@ -1,0 +1,347 @@
+"""A database, its writers, whoever alters it, tidelog and what befalls them all, as steps in any order."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import pg8000.native
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from pg8000.exceptions import DatabaseError, InterfaceError
+
+from tests.conftest import Aws, make_lake
+from tests.faults import STEPS, KilledError, Process
+from tests.tide import SECONDS, Database, Server, Tide, connect
+from tidelog.chunking import Chunking
+from tidelog.errors import NotIngestible, Retryable, UnknownTable
+from tidelog.events import Event, Ingested, SchemaChanged, TimelineStarted
+from tidelog.letters import Received
+from tidelog.messages import Message, ReadChunk, Sweep, decode
+from tidelog.planning import Limits
+from tidelog.plans import ChunksDropped, Planned
+from tidelog.tables import TableName
+from tidelog_sandbox.postgres import Postgres
+
+LIMITS = Limits(look_back=0.05, time_bound_bytes=1, chunk_bytes=6 * 8192, failover_margin=0, fresh=450)
+WHOLE = replace(LIMITS, chunk_bytes=2**40)
+TABLES = ("public.flat", "public.parted")
+COLUMNS = (
+    "id int, version bigint DEFAULT nextval('version'), part int, v text, m mood, created_at {time}, updated_at {time}"
+)
+SCHEMA = (
+    "CREATE SEQUENCE version",
+    "CREATE TYPE mood AS ENUM ('well', 'ill')",
+    f"CREATE TABLE flat ({COLUMNS.format(time='timestamptz')}, PRIMARY KEY (id))",
+    f"CREATE TABLE parted ({COLUMNS.format(time='timestamp')}) PARTITION BY LIST (part)",
+    *(f"CREATE TABLE parted{n} PARTITION OF parted FOR VALUES IN ({n})" for n in range(3)),
+    *(f"CREATE INDEX ON {table} ({column})" for table in TABLES for column in ("created_at", "updated_at")),
+)
+STAMPS = st.sampled_from(
+    [
+        "clock_timestamp()",
+        "clock_timestamp()",
+        "now()",
+        "NULL",
+        "now() - interval '9 days'",
+        "clock_timestamp() + interval '1 s'",
+        "'infinity'",
+    ]
+)
+ALTERATIONS = (
+    "ALTER TABLE {table} ADD extra{n} int",
+    "ALTER TABLE {table} ADD extra{n} text DEFAULT 'given'",
+    "ALTER TABLE {table} ADD extra{n} int GENERATED ALWAYS AS (id + {n}) VIRTUAL",
+    "ALTER TABLE {table} ADD extra{n} text DEFAULT gen_random_uuid()::text",
+    "ALTER TABLE {table} RENAME v TO w",
+    "ALTER TABLE {table} RENAME w TO v",
+    "ALTER TABLE {table} ALTER part TYPE bigint",
+    "ALTER TABLE {table} ALTER created_at TYPE timestamp USING created_at",
+    "ALTER TABLE {table} ALTER version SET DEFAULT nextval('version')",
+    "ALTER TABLE {table} DROP COLUMN IF EXISTS extra{n}",
+    "ALTER TYPE mood ADD VALUE IF NOT EXISTS 'so-so{n}'",
+    "ALTER TYPE mood RENAME VALUE 'ill' TO 'sick'",
+    "ALTER TYPE mood RENAME VALUE 'sick' TO 'ill'",
+    "VACUUM FULL {table}",
+    "VACUUM (FREEZE) {table}",
+    "TRUNCATE {table}",
+    "DROP INDEX IF EXISTS flat_updated_at_idx",
+    "CREATE INDEX IF NOT EXISTS flat_updated_at_idx ON flat (updated_at)",
+    "ALTER TABLE parted DETACH PARTITION parted{n}",
+    "ALTER TABLE parted ATTACH PARTITION parted{n} FOR VALUES IN ({n})",
+    (
+        "BEGIN; CREATE TABLE copied (LIKE flat INCLUDING ALL); INSERT INTO copied SELECT * FROM flat; "
+        "ALTER TABLE flat RENAME TO gone; ALTER TABLE copied RENAME TO flat; DROP TABLE gone; COMMIT"
+    ),
+)
+REWRITE = (" TYPE bigint", " TYPE timestamp", "gen_random_uuid")
+"""What writes every row anew, as far as PostgreSQL is concerned."""
+DEATHS = st.none() | st.tuples(st.sampled_from(["before", "after"]), st.sampled_from(STEPS))
+DOWN = (DatabaseError, InterfaceError, OSError)
+
+
+class Machine(RuleBasedStateMachine):
+    """The steps.
+
+    Args:
+        postgres: a server that nobody else uses.
+        aws: the clients.
+    """
+
+    def __init__(self, postgres: Postgres, aws: Aws) -> None:
+        super().__init__()
+        self._postgres = postgres
+        server = Server(postgres.port, postgres.password)
+        self._admin = server.credentials("postgres")
+        self._name = f"machine_{random.getrandbits(60)}"
+        self._administer(f"CREATE DATABASE {self._name} TEMPLATE template0")
+        self.tide = Tide(Database(server, self._name), make_lake(aws.s3, aws.ssm))
+        self._sessions: dict[int, pg8000.native.Connection] = {}
+        self._open: set[int] = set()
+        self._waiting: list[Message] = []
+        self._rewrites = 0
+        self.tide.run(*SCHEMA)
+
+    @initialize(rows=st.integers(0, 40))
+    def begin(self, rows: int) -> None:
+        """There are rows before the first tick."""
+        for table in TABLES:
+            self._insert(self.tide.database, table, rows, "now() - interval '1 day'")
+
+    @rule(number=st.integers(0, 2), table=st.sampled_from(TABLES), stamp=STAMPS, kind=st.integers(0, 3), data=st.data())
+    def write(self, number: int, table: str, stamp: str, kind: int, data: st.DataObject) -> None:
+        """A session writes, in the transaction that it has open or begins."""
+        some = f"id IN (SELECT id FROM {table} ORDER BY md5(id::text || '{data.draw(st.integers(0, 99))}') LIMIT 3)"
+        with self._writing(number) as session:
+            match kind:
+                case 0:
+                    self._insert(session, table, data.draw(st.integers(1, 4)), stamp)
+                case 1:
+                    session.run(f"UPDATE {table} SET version = nextval('version'), updated_at = {stamp} WHERE {some}")
+                case 2:
+                    session.run(f"UPDATE {table} SET version = nextval('version') WHERE {some}")
+                case _:
+                    session.run(f"DELETE FROM {table} WHERE {some}")
+
+    @rule(number=st.integers(0, 2), back=st.booleans())
+    def save(self, number: int, *, back: bool) -> None:
+        """A session writes below a savepoint, and keeps that or does not."""
+        with self._writing(number) as session:
+            session.run("SAVEPOINT s")
+            self._insert(session, TABLES[number % 2], 1, "clock_timestamp()")
+            session.run("ROLLBACK TO s" if back else "RELEASE s")
+
+    @rule(number=st.integers(0, 2), how=st.sampled_from(["COMMIT", "COMMIT", "COMMIT", "ROLLBACK"]), lazy=st.booleans())
+    def end(self, number: int, how: str, *, lazy: bool) -> None:
+        """A session ends its transaction, and may not wait for the log."""
+        with self._writing(number, begin=False) as session:
+            session.run(f"SET LOCAL synchronous_commit = {'off' if lazy else 'on'}")
+            session.run(how)
+            self._open.discard(number)
+
+    @rule(table=st.sampled_from(TABLES))
+    def load(self, table: str) -> None:
+        """Many rows at once: more than one run reads."""
+        with suppress(*DOWN):
+            self._insert(self.tide.database, table, 80, "now()")
+
+    @rule(table=st.sampled_from(TABLES), statement=st.sampled_from(ALTERATIONS), n=st.integers(0, 2))
+    def alter(self, table: str, statement: str, n: int) -> None:
+        """The table is altered, unless a session holds it."""
+        with suppress(DatabaseError):
+            try:
+                self.tide.run("SET lock_timeout = '20ms'", statement.format(table=table, n=n))
+            except DatabaseError:
+                self.tide.run("ROLLBACK")
+                raise
+            self._rewrites += any(part in statement for part in REWRITE)
+
+    @rule(
+        table=st.sampled_from(TABLES),
+        dies=DEATHS,
+    )
+    def tick(self, table: str, dies: tuple[str, Any] | None) -> None:
+        """A table's run, by a worker that may be killed."""
+        self._work(decode(f'{{"version":1,"type":"ingest","table":"{table}"}}'), dies)
+
+    @rule(
+        table=st.sampled_from(TABLES),
+        dies=DEATHS,
+    )
+    def sweep(self, table: str, dies: tuple[str, Any] | None) -> None:
+        """A table's sweep."""
+        self._work(Sweep(version=1, type="sweep", table=table), dies)
+
+    @rule(table=st.sampled_from(TABLES), some=st.booleans())
+    def backfill(self, table: str, *, some: bool) -> None:
+        """Rows are read again."""
+        what = '"from":"2020-01-01","to":"2100-01-01"' if some else '"all":true'
+        self._work(decode(f'{{"version":1,"type":"backfill","table":"{table}",{what}}}'), None)
+
+    @rule(data=st.data(), dies=DEATHS)
+    def read_chunk(self, data: st.DataObject, dies: tuple[str, Any] | None) -> None:
+        """One of the chunks that wait, whichever."""
+        if self._waiting:
+            self._work(self._waiting.pop(data.draw(st.integers(0, len(self._waiting) - 1))), dies)
+
+    @rule(chance=st.integers(0, 3), how=st.sampled_from(["immediate", "immediate", "fast"]))
+    def restart(self, chance: int, how: Any) -> None:
+        """The server crashes, or is stopped; what nobody has waited for may be gone."""
+        if not chance:
+            self._close()
+            self.tide.database.close()
+            self._postgres.restart(how)
+            self.tide.database.reconnect()
+
+    @rule()
+    def expire(self) -> None:
+        """Uploads that are not completed are lost."""
+        self.tide.lake.expire_uploads()
+
+    @rule(table=st.sampled_from(TABLES))
+    def forget(self, table: str) -> None:
+        """A parameter is lost."""
+        name = f"{self.tide.lake.prefix}/tables/{table.replace('.', '/')}"
+        self.tide.lake.ssm.delete_parameters(Names=[name])
+
+    @invariant()
+    def the_summary_is_never_ahead(self) -> None:
+        """Of the ledger."""
+        for table in TABLES:
+            summary = self.tide.parameters.read(TableName.parse(table))
+            assert (summary.offset if summary else 0) <= self.tide.state(table).offset
+
+    def teardown(self) -> None:
+        """Everybody comes to an end; what was begun is finished, a sweep completes the tables, and all is compared."""
+        try:
+            for number in self._open:
+                with suppress(*DOWN):
+                    self._sessions[number].run("COMMIT")
+            self._close()
+            for n in range(3):
+                for statement in (
+                    f"ALTER TABLE parted ATTACH PARTITION parted{n}",
+                    f"CREATE TABLE p{n} PARTITION OF parted",
+                ):
+                    with suppress(DatabaseError):  # It is there, or was altered otherwise than the table.
+                        self.tide.run(f"{statement} FOR VALUES IN ({n})")
+            for table in TABLES:
+                self._settle(table)
+                self._compare(table)
+        finally:
+            self.tide.database.close()
+            self._administer(f"DROP DATABASE {self._name} WITH (FORCE)")
+
+    def _close(self) -> None:
+        """End the sessions."""
+        for session in self._sessions.values():
+            with suppress(*DOWN):
+                session.close()
+        self._sessions.clear()
+        self._open.clear()
+
+    def _settle(self, table: str) -> None:
+        """Read all that is there."""
+        self._insert(self.tide.database, table, 1, "clock_timestamp()")
+        for _ in range(2):
+            self.tide.ingest(table, limits=WHOLE)
+            for plan in self.tide.state(table).plans:
+                self.tide.read_chunks([self._chunk(table, plan.number, n) for n in plan.pending], limits=LIMITS)
+            self.tide.sweep(table, limits=WHOLE)
+            self.tide.read_chunks(limits=LIMITS)
+        assert not self.tide.state(table).plans
+
+    def _compare(self, table: str) -> None:
+        """Hold the lake against the table."""
+        self.tide.lake.expire_uploads()
+        self.tide.check(table)
+        latest = self.tide.latest(table)
+        for key, row in self.tide.table(table).items():
+            found = latest.get(key, {})
+            assert {column: found.get(column) for column in row} == row
+        twice = Counter((row["id"], row["version"]) for row in self.tide.rows(table)).most_common(1)
+        events = self.tide.events(table)
+        announced = sum(map(announces, events)) + self._rewrites
+        assert not twice or twice[0][1] <= 1 + announced
+
+    def _chunk(self, table: str, plan: int, number: int) -> Message:
+        return ReadChunk(version=1, type="backfill", table=table, plan=plan, chunk=number)
+
+    def _work(self, message: Message, dies: tuple[str, Any] | None) -> None:
+        """Work a message off. One that fails for a while comes again; and so do chunks."""
+        process = Process()
+        if dies:
+            process.at(*dies, process.kill)
+        s3, ssm = process.client(self.tide.lake.s3), process.client(self.tide.lake.ssm)
+        parts = self.tide.parts(s3=s3, ssm=ssm, limits=LIMITS)
+        try:
+            if isinstance(message, ReadChunk):
+                Chunking(parts).read(message.table_name, message.plan, message.chunk, seconds=SECONDS)
+            else:
+                received = Received("m", "r", "", "q", "g", 1, "2026-11-23T12:00:00+00:00")
+                self.tide.jobs(s3=s3, ssm=ssm, limits=LIMITS).do(message, received, seconds=SECONDS)
+        except KilledError:
+            self.tide.source.close()
+            self._waiting += [message] if isinstance(message, ReadChunk) else []
+        except Retryable:
+            self._waiting += [message] if isinstance(message, ReadChunk) else []
+        except (UnknownTable, NotIngestible):
+            pass  # It is altered just now, or a backfill came before the first tick.
+        self._waiting += self.tide.outbox.take()
+
+    @contextmanager
+    def _writing(self, number: int, *, begin: bool = True) -> Iterator[Any]:
+        """Lend a session in a transaction; a statement that fails ends it."""
+        session = self._sessions.get(number)
+        if session is None:
+            session = self._sessions[number] = connect(self.tide.database.server.credentials(self._name))
+            session.run("SET lock_timeout = '20ms'")
+        try:
+            if begin and number not in self._open:
+                session.run("BEGIN")
+                self._open.add(number)
+            yield session if number in self._open else Nothing()
+        except DatabaseError:
+            session.run("ROLLBACK")
+            self._open.discard(number)
+
+    def _insert(self, session: Any, table: str, rows: int, stamp: str) -> None:
+        columns = [
+            name
+            for (name,) in session.run(
+                f"SELECT attname::text FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attname IN ('v', 'w')"
+            )
+        ]
+        session.run(
+            f"INSERT INTO {table} (id, part, {columns[0]}, m, created_at, updated_at) "
+            f"SELECT nextval('version'), n % 3, repeat('x', 700), 'well', {stamp}, {stamp} "
+            f"FROM generate_series(1, {rows}) n"
+        )
+
+    def _administer(self, statement: str) -> None:
+        connection = connect(self._admin)
+        connection.run(statement)
+        connection.close()
+
+
+class Nothing:
+    """A session that is not asked anything."""
+
+    def run(self, statement: str) -> None:
+        """Do nothing."""
+
+
+def announces(event: Event) -> bool:
+    """Say whether an event announces that rows come twice."""
+    match event.what:
+        case Planned(kind="backfill") | ChunksDropped() | TimelineStarted() | SchemaChanged():
+            return True
+        case Planned(instead=instead, lost=lost):
+            return bool(instead or lost)
+        case Ingested():
+            return False
+    return False
