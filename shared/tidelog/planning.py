@@ -147,7 +147,8 @@ def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Moment |
         above = set()
     watermark = timestamps.latest([state.timestamp, *(text for one in found for text in one.timestamps)])
     reading = _reading(opened, state, windows, strategy, below=capped, emitted=emitted | above, watermark=watermark)
-    reading = changed(reading, next_bound=next_bound(state.bound, watermark, reading.began, limits.look_back))
+    if not capped:  # What waits may be dated before the watermark, for as long as it waits.
+        reading = changed(reading, next_bound=next_bound(state.bound, watermark, reading.began, limits.look_back))
     parts = tuple(Part(leaf, window) for (leaf, window), one in zip(windows, found, strict=True) if one.rows)
     return Plan(parts, sum(one.rows for one in found), reading, snapshot)
 

@@ -222,6 +222,29 @@ def test_rows_that_wait_for_the_horizon_are_made_again_with_what_was_read(filled
 
 
 @pytest.mark.usefixtures("cap")
+def test_what_waits_for_the_horizon_is_not_left_behind_by_the_bound_in_time(tide: Tide) -> None:
+    """What the one that was waited for has written last is dated later than all that others wrote meanwhile."""
+    bounded = replace(LIMITS, time_bound_bytes=1)
+    tide.run("CREATE TABLE t (id int, updated_at timestamptz NOT NULL)", "CREATE INDEX ON t (updated_at)")
+    tide.run("INSERT INTO t VALUES (1, '2024-01-01 00:00Z')")
+    tide.ingest(limits=bounded)
+    with held(tide) as first, tide.database.session() as second:
+        [[later]] = second.run("BEGIN; SELECT pg_current_xact_id()::text::bigint")
+        tide.run(*(f"INSERT INTO t VALUES ({number}, '2024-01-01 01:00Z')" for number in range(2, 5)))
+        tide.ingest(limits=bounded)
+        assert tide.values("id") == [1]
+        first.run("INSERT INTO t VALUES (5, '2024-01-01 04:00Z'); COMMIT")
+        pass_on(tide, later)
+        tide.ingest(limits=bounded)
+        assert tide.values("id") == [1, 5]
+        second.run("COMMIT")
+    tide.database.pass_horizon()
+    tide.ingest(limits=bounded)
+    assert tide.values("id") == [1, 2, 3, 4, 5]
+    assert tide.state().bound == "2024-01-01T03:45:00+00:00"
+
+
+@pytest.mark.usefixtures("cap")
 def test_what_waits_for_the_horizon_is_read_in_chunks_where_it_is_much(filled: Tide) -> None:
     """The chunks leave out what was emitted before there was too much, and what still waits."""
     with held(filled) as first, filled.database.session() as second:
