@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from tidelog import ranges
 from tidelog.messages import VERSION
-from tidelog.plans import ChunksDropped
+from tidelog.plans import WINDOWS, ChunksDropped
 from tidelog.state import State
 from tidelog.tables import TableName
 from tidelog_cli import prices
@@ -124,7 +124,7 @@ def cancel(
     found = Stack.find(stack)
     progress = _named(found, plan)
     left = progress.plan.chunks - progress.plan.done_chunks
-    if progress.plan.kind in ("snapshot", "increment") and not yes:
+    if progress.plan.kind in WINDOWS and not yes:
         typer.confirm(
             f"{plan} reads {progress.what} of {progress.table}: the rows of its {left} chunks will be missing in the "
             f"lake until tidelog backfill {progress.table} --all. Cancel it?",

@@ -10,9 +10,18 @@ import typer
 from tidelog.errors import TidelogError
 from tidelog.messages import VERSION
 from tidelog.parameters import Parameters, Summary
+from tidelog.state import Lack
 from tidelog.tables import TableName
 from tidelog_cli.output import aligned, console, duration, moment
 from tidelog_cli.stack import Stack, StackName
+
+_NOT_YET: dict[Lack | None, str] = {
+    None: "",
+    "cancelled": "a plan was cancelled: backfill --all",
+    "under way": "a large read is under way",
+    "hidden": "the next sweep is done",
+    "above": "the next run",
+}
 
 
 def tables(stack: StackName, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
@@ -59,13 +68,13 @@ def _row(table: TableName, summary: Summary) -> tuple[str, ...]:
         f"{summary.sequential_id:,}",
         summary.timestamp or "",
         moment(summary.checked_at),
-        moment(_complete(summary)) or "the next sweep",
+        moment(_complete(summary)) or _NOT_YET[summary.lacks],
         summary.strategy,
     )
 
 
 def _complete(summary: Summary) -> str | None:
-    return summary.complete_at if summary.hidden else summary.checked_at
+    return summary.complete_at if summary.lacks else summary.checked_at
 
 
 def _as_json(table: TableName, summary: Summary) -> dict[str, Any]:
@@ -76,5 +85,6 @@ def _as_json(table: TableName, summary: Summary) -> dict[str, Any]:
         "timeline": summary.timeline,
         "checked_at": summary.checked_at,
         "complete_at": _complete(summary),
+        "lacks": summary.lacks,
         "strategy": summary.strategy,
     }

@@ -17,6 +17,7 @@ from tidelog.lake import Position, segment_key
 from tidelog.parts import Parts
 from tidelog.plans import (
     DEEPEST,
+    WINDOWS,
     Chunk,
     ChunkRead,
     ChunksDropped,
@@ -231,8 +232,7 @@ class Chunking:
 
     def _drop_all(self, task: _Task, reason: str) -> Run:
         """End the plan. What a window's leaves unread counts as never read; what a sweep's does is the next one's."""
-        windows = task.open.kind in ("snapshot", "increment")
-        leaves = tuple(leaf.oid for leaf in task.plan.reading.leaves) if windows else ()
+        leaves = tuple(leaf.oid for leaf in task.plan.reading.leaves) if task.open.kind in WINDOWS else ()
         return self._drop(task, lambda p: ChunksDropped(p.number, ((1, p.chunks),), reason, leaves, unread=True))
 
     def _split(self, task: _Task) -> Run:

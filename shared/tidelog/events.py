@@ -11,6 +11,7 @@ from collections.abc import Collection
 import msgspec
 
 from tidelog.plans import (
+    WINDOWS,
     ChunkRead,
     ChunksDropped,
     ChunkSplit,
@@ -215,7 +216,8 @@ def _read(before: State, reading: Reading, *, schema: str | None, sequential_id:
         began=reading.began,
         moment=reading.moment,
         times=reading.times,
-        read_at=reading.read_at,
+        read_at=reading.began if reading.below else reading.read_at,
+        below=reading.below,
         database=reading.database,
         oid=reading.oid,
         leaves=leaves,
@@ -225,6 +227,7 @@ def _read(before: State, reading: Reading, *, schema: str | None, sequential_id:
         plans=before.plans,
         swept=before.swept,
         unswept=before.unswept or (before.offset + 1 if bounded else 0),
+        hole=before.hole,
         strategy=reading.strategy,
         wal_position=_later(before, reading),
         standby=reading.standby,
@@ -238,7 +241,7 @@ def _later(before: State, reading: Reading) -> str | None:
 def _forgotten(before: State) -> State:
     """Return the state in which every relation counts as never read. Only backfills go on."""
     plans = tuple(plan for plan in before.plans if plan.kind == "backfill")
-    return msgspec.structs.replace(before, leaves=(), past={}, plans=plans)
+    return msgspec.structs.replace(before, leaves=(), past={}, plans=plans, hole=0)
 
 
 def _restarted(before: State, what: TimelineStarted) -> State:
@@ -271,13 +274,15 @@ def _carried_on(before: State, what: PlanEvent) -> State:
     after, plans = before, continued(before.plans, what)
     match what:
         case Planned():
-            if what.kind in ("snapshot", "increment") and not what.instead:
+            if what.kind in WINDOWS and not what.instead:
                 after = _read(before, what.reading, schema=what.schema, sequential_id=before.sequential_id)
             else:
                 after = msgspec.structs.replace(before, wal_position=_later(before, what.reading))
             after, plans = _without(after, what.lost), (*plans, opened(what, before.offset + 1))
         case ChunksDropped():
-            after = _without(before, what.leaves)
+            after, plan = _without(before, what.leaves), before.plan(what.plan)
+            if plan and plan.kind in WINDOWS and what.unread and not what.leaves:
+                after = msgspec.structs.replace(after, hole=before.offset + 1)
     return _ended(msgspec.structs.replace(after, plans=plans))
 
 
@@ -291,8 +296,14 @@ def _without(state: State, leaves: Collection[int]) -> State:
 
 
 def _ended(state: State) -> State:
-    """Return a state without plans that are over; the last of a sweep's makes the table complete if nothing is left."""
+    """Return a state without plans that are over.
+
+    The last of a sweep's makes the table complete if nothing is left; so does a backfill of all rows after a plan that
+    was cancelled.
+    """
     going = tuple(plan for plan in state.plans if not plan.over)
+    if any(plan.over and plan.whole and not plan.unread and plan.number > state.hole for plan in state.plans):
+        state = msgspec.structs.replace(state, hole=0)
     swept = [plan for plan in state.plans if plan.kind == "sweep"]
     unread = any(plan.unread for plan in swept)
     if unread:  # A sweep may be two plans, where a relation was rewritten meanwhile.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,6 +21,10 @@ from tidelog.tables import TableName
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+
+_AT_ONCE = 8
+_BATCH = 64
 
 
 class OffsetTakenError(Exception):
@@ -77,9 +83,11 @@ class Ledger:
             ) from error
 
     def events(self, table: TableName, after: int = 0) -> Iterator[Event]:
-        """Yield the events of a table behind an offset, in order."""
-        for offset in self._offsets(table, after=after):
-            yield self.read(table, offset)
+        """Yield the events of a table behind an offset, in order; there may be a day of them."""
+        offsets = self._offsets(table, after=after)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            while some := list(islice(offsets, _BATCH)):
+                yield from pool.map(lambda offset: self.read(table, offset), some)
 
     def tables(self) -> Iterator[TableName]:
         """Yield every table that has a ledger, by name."""

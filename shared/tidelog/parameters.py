@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from tidelog.errors import UnreadableData
 from tidelog.failures import error_code, store_errors
-from tidelog.state import State
+from tidelog.state import Lack, State
 from tidelog.tables import TableName
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ class Summary(msgspec.Struct, frozen=True):
     """When the table was last read with success, or first awaited (ISO 8601): noted now and then, not by every run."""
     strategy: str = ""
     """How its last window was found, and why so."""
-    hidden: bool = False
-    """Whether bounds in time may have hidden something since `complete_at`; else it is complete with each run."""
+    lacks: Lack | None = None
+    """Why the table may not be complete up to its last run; None where it is."""
     complete_at: str | None = None
-    """Up to when it is complete, by the server's clock; None where it was never swept."""
+    """Up to when it is complete, by the server's clock; None where that can't be said."""
 
     @property
     def is_blank(self) -> bool:
@@ -57,7 +57,7 @@ def summarize(state: State, at: datetime) -> Summary:
         state.horizon,
         at.isoformat(timespec="seconds"),
         state.strategy,
-        bool(state.unswept),
+        state.lacks,
         state.complete_at,
     )
 

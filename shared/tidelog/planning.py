@@ -281,7 +281,7 @@ def _reading(
         oid=opened.table.oid,
         horizon=snapshot.horizon,
         ahead=deltas(emitted),
-        read_at=snapshot.read_at,
+        read_at=snapshot.seen_at or snapshot.read_at,
         timestamp=watermark,
         next_bound=state.bound,
         began=began,

@@ -18,6 +18,8 @@ from tidelog.ranges import even, length
 from tidelog.readings import Reading, Segment
 
 Kind = Literal["snapshot", "increment", "backfill", "sweep"]
+WINDOWS: tuple[Kind, ...] = ("snapshot", "increment")
+"""The kinds that read a table's window, which then goes on behind them."""
 Numbers = tuple[tuple[int, int], ...]
 """Numbers as ranges, both ends included, in order."""
 
@@ -216,6 +218,8 @@ class OpenPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     """Offset of the first event that may tell of what a sweep leaves to the next."""
     unread: bool = False
     """Whether chunks were dropped that would have read rows."""
+    whole: bool = False
+    """Whether it is a backfill that reads all rows."""
 
     @property
     def pending(self) -> Iterator[int]:
@@ -247,6 +251,8 @@ class OpenPlan(msgspec.Struct, frozen=True, omit_defaults=True):
 def opened(what: Planned, offset: int) -> OpenPlan:
     """Return the plan that begins with an event at an offset."""
     plan = OpenPlan(offset, what.kind, what.reading.horizon, what.chunks, what.bytes, request=what.request)
+    if what.kind == "backfill" and not what.span:
+        plan = msgspec.structs.replace(plan, whole=True)
     if what.kind == "sweep":
         plan = msgspec.structs.replace(plan, complete_at=what.complete_at, then=what.then)
     return plan
@@ -261,7 +267,7 @@ def continued(plans: Iterable[OpenPlan], what: PlanEvent) -> tuple[OpenPlan, ...
 def _after(plan: OpenPlan, what: PlanEvent) -> OpenPlan:
     match what:
         case Planned(instead=Dropped(chunks=chunks)):
-            return _done(plan, chunks)
+            return msgspec.structs.replace(_done(plan, chunks), whole=False)
         case ChunksDropped(chunks=chunks):
             plan = _done(plan, chunks)
             plan = msgspec.structs.replace(plan, unread=plan.unread or what.unread)

@@ -66,7 +66,7 @@ class Reading(msgspec.Struct, frozen=True):
     ahead: tuple[int, ...]
     """Ids at or above the horizon that are emitted by now, delta-coded (`deltas`)."""
     read_at: str
-    """When the snapshot was taken, by the server's clock."""
+    """When the snapshot was taken, by the server's clock; of a standby, when the last commit was that it shows."""
     timestamp: str | None
     """The watermark after it: the latest timestamp ingested on this timeline, None where there is none."""
     next_bound: str | None

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
-from tidelog.plans import OpenPlan
+from tidelog.plans import WINDOWS, OpenPlan
 from tidelog.readings import Moment
 from tidelog.windows import Database
+
+Lack = Literal["cancelled", "under way", "hidden", "above"]
+"""Chunks of a window were dropped; they are being read; bounds in time may have hidden rows that no sweep has read;
+rows above the horizon are the next window's."""
 
 
 class Past(msgspec.Struct, frozen=True):
@@ -49,7 +55,9 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     times: tuple[str, ...] = ()
     """The timestamp columns that the watermark and the bound tell of."""
     read_at: str | None = None
-    """Server's time of the last reading that found rows."""
+    """A moment up to which all that was committed is read, but for what is lacking; by the server's clock."""
+    below: bool = False
+    """Whether the last reading that found rows left those above its horizon to the next."""
     database: Database | None = None
     oid: int = 0
     leaves: tuple[int, ...] = ()
@@ -70,6 +78,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that was read on this timeline is before it in the write-ahead log."""
     standby: bool = False
     """A standby was read last."""
+    hole: int = 0
+    """Offset of the event that cancelled the reading of a window, since when rows are missing; 0 where none are."""
     strategy: str = ""
     """How the last window was found, and why so."""
 
@@ -79,11 +89,25 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
         return not self.unswept or (self.swept is not None and self.swept.horizon == self.horizon)
 
     @property
+    def lacks(self) -> Lack | None:
+        """Why the table may not be complete up to its last run; None where it is."""
+        if self.hole:
+            return "cancelled"
+        if any(plan.kind in WINDOWS for plan in self.plans):
+            return "under way"
+        if self.unswept:
+            return "hidden"
+        return "above" if self.below else None
+
+    @property
     def complete_at(self) -> str | None:
-        """Up to when the table is complete, by the server's clock; None where it was never swept and has to be."""
-        if not self.unswept:
-            return self.read_at
-        return self.swept.at if self.swept else None
+        """Up to when the table is complete, by the server's clock; None where that can't be said."""
+        match self.lacks:
+            case None | "above":
+                return self.read_at
+            case "hidden" if self.swept:
+                return self.swept.at
+        return None
 
     def plan(self, number: int) -> OpenPlan | None:
         """Return a plan that is under way, None where it is over or never was."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from msgspec.structs import replace
+
 from tidelog.events import Event, TimelineStarted
 from tidelog.hidden import Hidden
-from tidelog.plans import Planned
+from tidelog.plans import WINDOWS, Planned
 from tidelog.readings import LeafReading, Reading, undelta
 from tidelog.state import State
 
@@ -26,7 +28,7 @@ class _Sight:
 
 @dataclass(slots=True)
 class _Seen:
-    """How the row versions of one relation were looked at, by the ids of their transactions."""
+    """How the row versions of some relations were looked at, by the ids of their transactions."""
 
     spans: list[tuple[int, int, _Sight]] = field(default_factory=list)
     """From one id, up to another: in order, those that lie below the last horizon."""
@@ -49,6 +51,10 @@ class _Seen:
         self.early = {xid: seen for xid, seen in self.early.items() if xid >= reading.horizon}
         for xid in undelta(reading.ahead):
             self.early.setdefault(xid, sight)
+
+    def copy(self) -> _Seen:
+        """Return another one that was looked at alike up to now."""
+        return _Seen(list(self.spans), dict(self.early))
 
     def forget(self, horizon: int, ahead: Iterable[int]) -> None:
         """Go back to an earlier horizon, and what was emitted above it."""
@@ -96,48 +102,60 @@ def unswept(state: State, events: Iterable[Event]) -> Unswept:
         state: its state.
         events: from `state.unswept` up to the state's own.
     """
-    leaves: dict[int, _Seen] = {}
+    groups: list[tuple[_Seen, set[int]]] = []
     for event in events:
         if isinstance(event.what, TimelineStarted):
             resume = event.what.resume or State()
-            for seen in leaves.values():
+            for seen, _ in groups:
                 seen.forget(resume.horizon, undelta(resume.ahead))
         elif reading := _window(event):
-            for leaf in reading.leaves:
-                leaves.setdefault(leaf.oid, _Seen()).look(reading, leaf, event.offset)
+            groups = list(_looked(groups, reading, event.offset))
     floor = state.swept.horizon if state.swept else 0
     late = [
-        sight.offset
-        for seen in leaves.values()
-        for xid, sight in seen.early.items()
-        if sight.bound and xid >= state.horizon
+        sight.offset for seen, _ in groups for xid, sight in seen.early.items() if sight.bound and xid >= state.horizon
     ]
-    ranges = {oid: found for oid, seen in leaves.items() if (found := seen.hidden(floor, state.horizon))}
-    return Unswept(tuple(_grouped(ranges)), min(late, default=0))
+    ranges = ((found, leaves) for seen, leaves in groups if (found := seen.hidden(floor, state.horizon)))
+    return Unswept(tuple(each for found, leaves in ranges for each in _written(found, leaves)), min(late, default=0))
+
+
+def _looked(
+    groups: Iterable[tuple[_Seen, set[int]]], reading: Reading, offset: int
+) -> Iterator[tuple[_Seen, set[int]]]:
+    """Yield the relations, in groups of those that were looked at alike, after one more window."""
+    windows: dict[LeafReading, set[int]] = {}
+    for leaf in reading.leaves:
+        windows.setdefault(replace(leaf, oid=0), set()).add(leaf.oid)
+    unknown = {leaf.oid for leaf in reading.leaves}.difference(*(leaves for _, leaves in groups))
+    for seen, leaves in (*groups, (_Seen(), unknown)):
+        rest = set(leaves)
+        for leaf, oids in windows.items():
+            if both := rest & oids:
+                rest -= both
+                one = seen.copy() if rest else seen
+                one.look(reading, leaf, offset)
+                yield one, both
+        if rest:
+            yield seen, rest
 
 
 def _window(event: Event) -> Reading | None:
     """Return the reading of a window, which a backfill's or a sweep's is not."""
     if isinstance(event.what, Planned):
-        return event.what.reading if event.what.kind in ("snapshot", "increment") and not event.what.instead else None
+        return event.what.reading if event.what.kind in WINDOWS and not event.what.instead else None
     return event.reading
 
 
-def _grouped(leaves: Mapping[int, tuple[tuple[int, int, _Bound | None], ...]]) -> Iterator[Hidden]:
-    """Yield what is hidden, once for all relations of which the same is, and for each set of columns."""
-    same: dict[tuple[tuple[int, int, _Bound | None], ...], list[int]] = {}
-    for oid, ranges in leaves.items():
-        same.setdefault(ranges, []).append(oid)
-    for ranges, oids in same.items():
-        for columns in dict.fromkeys(bound[0] for _, _, bound in ranges if bound):
-            places: dict[_Bound | None, int] = {None: 0}
-            for _, _, bound in ranges:
-                if bound and bound[0] == columns:
-                    places.setdefault(bound, len(places))
-            yield Hidden(
-                leaves=tuple(oids),
-                columns=columns,
-                bounds=tuple(bound[1] for bound in places if bound),
-                ranges=(ranges[0][0], *(high - low for low, high, _ in ranges)),
-                places=tuple(places.get(bound, 0) for _, _, bound in ranges),
-            )
+def _written(ranges: tuple[tuple[int, int, _Bound | None], ...], leaves: Iterable[int]) -> Iterator[Hidden]:
+    """Yield what is hidden in some relations, for each set of columns that bounds had."""
+    for columns in dict.fromkeys(bound[0] for _, _, bound in ranges if bound):
+        places: dict[_Bound | None, int] = {None: 0}
+        for _, _, bound in ranges:
+            if bound and bound[0] == columns:
+                places.setdefault(bound, len(places))
+        yield Hidden(
+            leaves=tuple(sorted(leaves)),
+            columns=columns,
+            bounds=tuple(bound[1] for bound in places if bound),
+            ranges=(ranges[0][0], *(high - low for low, high, _ in ranges)),
+            places=tuple(places.get(bound, 0) for _, _, bound in ranges),
+        )

@@ -7,14 +7,16 @@ from dataclasses import replace
 
 import pytest
 
+from tests.integration.test_backfills import asked, backfill
 from tests.integration.test_time_bounds import BOUNDED, set_bound
-from tests.tide import Tide
+from tests.tide import LIMITS, Tide
 from tidelog.planning import Limits
 from tidelog.plans import ChunksDropped, Planned
 from tidelog.readings import undelta
 from tidelog.tables import TableName
 
 OLD = 2000
+NAME = TableName("public", "t")
 TIGHT = replace(BOUNDED, look_back=0.2)
 """The bound follows at once."""
 
@@ -223,10 +225,33 @@ def test_what_a_cancelled_sweep_left_is_read_by_the_next(bounded: Tide) -> None:
     state = bounded.state()
     [plan] = state.plans
     cancelled = ChunksDropped(plan.number, ((1, plan.chunks),), "it was cancelled", unread=True)
-    bounded.ledger.append(TableName("public", "t"), state, cancelled, finished=state.offset)
+    bounded.ledger.append(NAME, state, cancelled, finished=state.offset)
     assert bounded.state().swept == before
     assert sweep(bounded) == OLD // 2
     whole(bounded)
+
+
+def test_a_table_lacks_what_was_cancelled_until_all_is_read_again(tide: Tide) -> None:
+    """A sweep is not enough, nor is a backfill of some dates: nobody knows any more which rows it was."""
+    tide.run("CREATE TABLE t (id int, created_at timestamptz)")
+    tide.run("INSERT INTO t SELECT n, now() FROM generate_series(1, 2000) n")
+    tide.database.pass_horizon()
+    run = tide.ingest(limits=replace(LIMITS, chunk_bytes=2 * 8192))
+    assert tide.state().lacks == "under way"
+    tide.read_chunks(tide.outbox.take()[:1])
+    cancelled = ChunksDropped(run.plan, ((1, run.chunks),), "it was cancelled", unread=True)
+    tide.ledger.append(NAME, tide.state(), cancelled, finished=tide.state().offset)
+    assert (tide.state().lacks, tide.state().complete_at) == ("cancelled", None)
+    tide.run("INSERT INTO t VALUES (3000, now())")
+    tide.ingest()
+    tide.sweep()
+    backfill(tide, asked(**{"from": "2020-01-01", "to": "2021-01-01"}))
+    tide.read_chunks()
+    assert tide.state().lacks == "cancelled"
+    backfill(tide, asked(all=True))
+    tide.read_chunks()
+    assert tide.state().lacks is None
+    assert set(tide.values("id")) == {*range(1, 2001), 3000}
 
 
 def test_without_the_column_of_its_bound_all_rows_of_that_time_come_again(bounded: Tide) -> None:

@@ -228,7 +228,7 @@ def test_a_reading_moves_the_window(before: State, reading: Reading, segment: Se
         state = events.fold(before, what)
         assert (state.timeline, state.sequential_id, state.schema) == (before.timeline, sequential_id, schema)
         assert (state.horizon, state.ahead, state.timestamp) == (reading.horizon, reading.ahead, reading.timestamp)
-        assert (state.bound, state.read_at) == (reading.next_bound, reading.read_at)
+        assert (state.bound, state.read_at) == (reading.next_bound, reading.began if reading.below else reading.read_at)
         assert (state.database, state.oid) == (reading.database, reading.oid)
         assert state.leaves == tuple(leaf.oid for leaf in reading.leaves)
         assert state.plans == before.plans
