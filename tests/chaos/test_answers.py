@@ -67,10 +67,12 @@ def test_no_wrong_answer_loses_a_row_or_writes_one_twice(stack: Stack) -> None:
     for table, (call, (what, carried_out, times)) in zip(tables, cases, strict=True):
         create(stack, table)
         stack.sandbox.cloud.disturb(of_table(call, table), what, carried_out=carried_out, times=times)
+    stack.sandbox.stop_mappings()
+    assert stack.tick().succeeded
     for operation in ("GetParameter", "PutParameter"):
         for what, carried_out, times in SUMMARY:
             stack.sandbox.cloud.disturb(f"^ssm {operation}", what, carried_out=carried_out, times=times)
-    stack.tick()
+    stack.sandbox.start_mappings()
     stack.wait()
     cases += [(operation, wrong) for operation in ("GetParameter", "PutParameter") for wrong in SUMMARY]
     struck = zip(cases, stack.sandbox.cloud.calm(), strict=True)
