@@ -15,7 +15,7 @@ from tests.integration.machine import Machine
 from tidelog_sandbox.postgres import Postgres
 
 SECONDS = float(os.environ.get("TIDELOG_CHAOS_SECONDS", "0"))
-EXAMPLES, STEPS = 12, 60
+EXAMPLES, STEPS = 6, 50
 # A step can't be taken back, and a server is none the same twice: nothing is made simpler, or tried from a memory.
 SETTINGS = settings(
     max_examples=EXAMPLES,

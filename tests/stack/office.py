@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import uuid
 
-from tests.stack.command import TIDELOG, environment
+from tests.stack.command import tidelog
 from tests.tide import Database, Lake, Tide
 from tidelog_sandbox.sandbox import Sandbox
 
@@ -34,16 +33,7 @@ class Office:
 
     def tidelog(self, *command: str) -> str:
         """Run `tidelog` on the stack; return what it printed."""
-        done = subprocess.run(
-            [TIDELOG, *command],
-            env=environment(**self.sandbox.environment, TIDELOG_STACK="tidelog", COLUMNS="200"),
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return tidelog(*command, **self.sandbox.environment, TIDELOG_STACK="tidelog", COLUMNS="200")
 
     def send(self, body: str) -> None:
         """Put a message on the backfill queue."""

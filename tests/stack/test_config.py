@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CreateDatabase
-from tests.stack.command import TIDELOG, Folder, environment
+from tests.stack.command import TIDELOG, Folder, environment, tidelog
 from tests.tide import Database, Lake, Tide
 from tidelog_sandbox.functions import Invocation
 from tidelog_sandbox.sandbox import Sandbox
@@ -38,6 +38,8 @@ strategy = "xmin"
 
 def run(*command: str, status: int = 0, **variables: str) -> str:
     """Run `tidelog config`; return what it printed."""
+    if not status:
+        return tidelog("config", *command, **variables)
     done = subprocess.run(
         [TIDELOG, "config", *command],
         env=environment(**variables),
