@@ -23,10 +23,11 @@ from tidelog.events import Event, Ingested, Remade, Supplied, fold
 from tidelog.ingesting import Ingestion
 from tidelog.lake import read_segment_key
 from tidelog.ledger import Ledger
+from tidelog.letters import Received
+from tidelog.limits import Limits
 from tidelog.messages import Message, ReadChunk, decode, encode
 from tidelog.parameters import Parameters, summarize
 from tidelog.parts import Parts
-from tidelog.planning import Limits
 from tidelog.plans import ChunkRead
 from tidelog.queues import WorkQueue
 from tidelog.readings import undelta
@@ -34,7 +35,6 @@ from tidelog.runs import Run
 from tidelog.segment import Segments
 from tidelog.source import Source
 from tidelog.state import State
-from tidelog.sweeping import Sweeping
 from tidelog.tables import TableName
 from tidelog.working import Jobs
 
@@ -237,7 +237,8 @@ class Tide:
 
     def sweep(self, table: str = "public.t", **parts: Any) -> Run:
         """Have a table swept, up to its messages."""
-        return Sweeping(self.parts(**parts)).sweep(messages.sweep(TableName.parse(table), "r"), seconds=SECONDS)
+        received = Received("m", "r", "", "q", "g", 1, "2026-11-23T12:00:00+00:00")
+        return self.jobs(**parts).do(messages.sweep(TableName.parse(table)), received, seconds=SECONDS)
 
     def read_chunks(self, messages: Sequence[Message] | None = None, **parts: Any) -> list[Run]:
         """Read the chunks of some messages, or of all that were sent, and of those that these send in turn."""

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tidelog.deadletters import Letter
 from tidelog.errors import InvalidMessage
-from tidelog.events import TimelineStarted
+from tidelog.events import SchemaChanged, TimelineStarted
 from tidelog.ledger import Ledger
 from tidelog.messages import Backfill, ReadChunk, Sweep, decode
 from tidelog.plans import ChunkRead, ChunksDropped, OpenPlan, Planned
@@ -105,7 +105,9 @@ class _Followed:
                     self.rows, self.bytes = self.rows + segment.rows, self.bytes + segment.bytes
                 case ChunksDropped(plan=number, reason=reason) if number in self.numbers:
                     self.dropped = reason
-                case TimelineStarted(resume=None, reason=reason) if self.plans:
+                case TimelineStarted(reason=reason) if not all(event.state.plan(plan.number) for plan in self.plans):
+                    self.dropped = reason
+                case SchemaChanged(difference=reason, again=True) if self.plans:
                     self.dropped = reason
             self.plans = [plan for plan in event.state.plans if plan.number in self.numbers]
         self.over = bool(self.numbers) and not self.plans
@@ -123,8 +125,8 @@ class _Followed:
                 return plan in self.numbers
             case Backfill(request=request):
                 return request == self.request
-            case Sweep():
-                return self.request is None
+            case Sweep(request=request):
+                return self.request in (None, request)
         return False
 
     def ended(self, reason: str = "") -> Ended:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tidelog.events import Event
 from tidelog.ledger import Ledger
 from tidelog.messages import VERSION
 from tidelog.tables import TableName
@@ -35,15 +36,17 @@ def sweep(
     if tables:
         request["tables"] = [str(_table(table)) for table in tables]
     ledger = found.ledger
-    before = {str(table): _wanted(ledger, table) for table in _known(ledger, tables)} if wait else {}
-    sent = [each["table"] for each in found.ask(request)["sweeps"]]
-    done = follow(found, [wanted for table in sent if (wanted := before.get(table))])
+    before = {str(table): ledger.head(table) for table in _known(ledger, tables)} if wait else {}
+    answers = found.ask(request)["sweeps"]
+    sent = [each["table"] for each in answers]
+    wanted = [_wanted(each["table"], head, each["request"]) for each in answers if (head := before.get(each["table"]))]
+    done = follow(found, wanted)
     if as_json:
         typer.echo(json.dumps({"sweeps": sent, "done": [each.as_json() for each in done]}, indent=1))
     elif wait:
-        show_ended(console(), done)
-        if complete := len(sent) - len(done):
-            console().print(f"{complete} of {len(sent)} tables had nothing hidden", markup=False)
+        show_ended(console(), [each for each in done if each.rows or not each.succeeded])
+        nothing = sum(each.succeeded and not each.rows for each in done)
+        console().print(f"{nothing} of {len(sent)} tables had nothing hidden", markup=False)
     else:
         console().print(
             f"Sent for {len(sent)} tables. How far it is: tidelog backfill list --stack {found.name}; "
@@ -58,13 +61,10 @@ def _known(ledger: Ledger, tables: list[str] | None) -> list[TableName]:
     return [_table(table) for table in tables] if tables else list(ledger.tables())
 
 
-def _wanted(ledger: Ledger, table: TableName) -> Wanted | None:
-    """Return from where on a table's sweep is followed, None where it has nothing to do."""
-    head = ledger.head(table)
-    if head is None or head.state.is_swept:
-        return None
+def _wanted(table: str, head: Event, request: str) -> Wanted:
+    """Return which sweep of a table is followed: the one that is under way, or the one that was asked for."""
     under_way = [plan.number - 1 for plan in head.state.plans if plan.kind == "sweep"]
-    return Wanted(str(table), min(under_way, default=head.offset))
+    return Wanted(table, under_way[0]) if under_way else Wanted(table, head.offset, request)
 
 
 def _table(text: str) -> TableName:

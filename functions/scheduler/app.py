@@ -42,7 +42,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  #
     """
     settings, scheduler = parts()
     if event.get("type") == "sweep" and "scheduled_time" in event:
-        return {"tables": sweep(settings, scheduler, event["scheduled_time"], [])}
+        return {"tables": sweep(settings, scheduler, [], tick=event["scheduled_time"])}
     if "type" in event:
         return answer(lambda: take_request(settings, scheduler, event))
     due = event.get("scheduled_time") or datetime.now(UTC).isoformat()
@@ -72,7 +72,7 @@ def take_request(settings: SchedulerSettings, scheduler: Scheduler, event: dict[
         return {"horizon": {"seconds": round(seconds), "holder": horizon.who, "remedy": horizon.remedy}}
     if event["type"] == "sweep":
         request = uuid.uuid4().hex
-        tables = sweep(settings, scheduler, request, read_sweep(event))
+        tables = sweep(settings, scheduler, read_sweep(event), request=request)
         return {"sweeps": [{"table": table, "request": request} for table in tables]}
     scheduler.configurations.follow()
     answers = scheduler.requests.take(event)
@@ -80,16 +80,16 @@ def take_request(settings: SchedulerSettings, scheduler: Scheduler, event: dict[
     return {"backfills": [asdict(answer) for answer in answers]}
 
 
-def sweep(settings: SchedulerSettings, scheduler: Scheduler, request: str, tables: list[TableName]) -> list[str]:
+def sweep(settings: SchedulerSettings, scheduler: Scheduler, tables: list[TableName], **why: str) -> list[str]:
     """Have tables swept, all of them where none is named; return which."""
     found = schedule_sweep(
-        request,
         tables,
+        **why,
         source=scheduler.source,
         queue=scheduler.queue,
         selection=scheduler.configurations.follow().selection(settings.selection),
     )
-    logger.info("sweep sent", request=request, tables=len(found))
+    logger.info("sweep sent", tables=len(found), why=why)
     return [str(table) for table in found]
 
 

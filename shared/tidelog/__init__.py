@@ -10,9 +10,10 @@ The modules from the outside in:
 - the world: `source` (PostgreSQL, through `connection` and `opening`), `segment`, `publishing`, `ledger` and `objects`
   (S3), `parameters`, `marks` and `configurations` (Parameter Store), `queues`, `dispatch` and `deadletters` (SQS),
   `notices` (SNS), `credentials` (Secrets Manager); `failures` turns what their drivers raise into `errors`
-- pure: `configuration`, `tablesettings`, `messages`, `letters`, `settings`, `horizon`, `tables`, `selection`, `schema`,
-  `partitions`, `catalog`, `columns`, `stream`, `rows`, `windows`, `planning`, `retracing`, `backfills`, `sweeps`,
-  `hidden`, `plans`, `readings`, `continuity`, `events`, `state`, `runs`, `lake`, `ranges`, `timestamps`, `quoting`
+- pure: `configuration`, `tablesettings`, `limits`, `messages`, `letters`, `settings`, `horizon`, `tables`, `selection`,
+  `schema`, `partitions`, `catalog`, `columns`, `stream`, `rows`, `windows`, `planning`, `retracing`, `backfills`,
+  `sweeps`, `hidden`, `plans`, `readings`, `continuity`, `events`, `state`, `runs`, `lake`, `ranges`, `timestamps`,
+  `quoting`
 """
 
 __version__ = "0.1.0"

@@ -173,9 +173,9 @@ class Chunking:
             if opened.snapshot.standby:
                 raise behind(task.table, reason)
             raise _changed(task.table, reason)
-        columns = {column for hidden in task.plan.hidden for column in hidden.columns}
-        columns |= set(task.plan.span.columns if task.plan.span else ())
-        if columns := columns - set(opened.table.times):
+        columns = set(task.plan.span.columns if task.plan.span else ()) - set(opened.table.times)
+        columns = columns.union(*(opened.table.gone(each.columns, each.numbers) for each in task.plan.hidden))
+        if columns:
             reason = f"it has no timestamp column {' or '.join(sorted(columns))} any more"
             raise _GoneError(lambda: self._drop_all(task, reason))
         starts = (leaf.start or task.open.horizon for leaf in task.plan.reading.leaves)
@@ -216,6 +216,7 @@ class Chunking:
             leaves=(leaf,),
             bytes=leaf.bytes,
             request="",
+            lost=(),
         )
 
         def again(plan: OpenPlan) -> Planned:

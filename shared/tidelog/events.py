@@ -227,6 +227,7 @@ def _read(before: State, reading: Reading, *, schema: str | None, sequential_id:
         plans=before.plans,
         swept=before.swept,
         unswept=before.unswept or (before.offset + 1 if bounded else 0),
+        bounded=before.offset + 1 if bounded else before.bounded,
         hole=before.hole,
         strategy=reading.strategy,
         wal_position=_later(before, reading),
@@ -311,6 +312,9 @@ def _ended(state: State) -> State:
     elif swept and all(plan.over for plan in swept):
         last = swept[-1]
         return msgspec.structs.replace(
-            state, plans=going, swept=Swept(last.horizon, last.complete_at), unswept=last.then
+            state,
+            plans=going,
+            swept=Swept(last.horizon, last.complete_at),
+            unswept=last.then if state.bounded >= last.then else 0,
         )
     return msgspec.structs.replace(state, plans=going)

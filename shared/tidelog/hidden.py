@@ -22,6 +22,8 @@ class Hidden(msgspec.Struct, frozen=True):
     """Oids of the relations."""
     columns: tuple[str, ...]
     """The timestamp columns of the bounds; where there is none, all row versions of a range with a bound are hidden."""
+    numbers: tuple[int, ...]
+    """Of the columns within the table: another column of the same name is none of them."""
     bounds: tuple[str, ...]
     ranges: tuple[int, ...]
     """The first id of the first range, and the length of each."""

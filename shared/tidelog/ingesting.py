@@ -74,12 +74,14 @@ class Ingestion:
         self._now = parts.now
         self._altering = Altering(parts, tell)
 
-    def ingest(self, table: TableName, *, seconds: float) -> Run:
+    def ingest(self, table: TableName, *, seconds: float, for_sweep: bool = False) -> Run:
         """Ingest what is new in a table, or plan that it be read in chunks.
 
         Args:
             table: the table.
             seconds: the time there is.
+            for_sweep: whether a sweep follows: a bounded window that has found nothing may have hidden something, so
+                that is an event too.
 
         Raises:
             TidelogError: why it could not be; nothing is visible of it, or all is.
@@ -88,7 +90,7 @@ class Ingestion:
         quiet: Moment | None = None
         for _ in range(_ATTEMPTS):
             try:
-                return self._run(table, deadline, quiet)
+                return self._run(table, deadline, quiet, for_sweep=for_sweep)
             except _NotQuietError as found:
                 quiet = found.since
                 self._source.pass_horizon(quiet.next, _QUIET_SECONDS)
@@ -96,7 +98,7 @@ class Ingestion:
                 continue  # An event came in between that changes what is to be done: begin again from the ledger.
         raise Conflict("ingest", table, f"other workers took the offset {_ATTEMPTS} times", "It is tried again")
 
-    def _run(self, table: TableName, deadline: float, quiet: Moment | None) -> Run:
+    def _run(self, table: TableName, deadline: float, quiet: Moment | None, *, for_sweep: bool) -> Run:
         state, known = self._publisher.finish_last(table, seconds=deadline - time.monotonic())
         if self._dispatch.send_unsent(table, state, finished=state.offset) is not state:
             # Chunks may have been committed in between, and not be published.
@@ -113,7 +115,7 @@ class Ingestion:
             if plan.leaves:
                 return self._plan(table, base, plan, schema)
             if segment is None:
-                state = self._advance(table, base, plan)
+                state = self._advance(table, base, plan, for_sweep=for_sweep)
                 self._parameters.project(table, state, base.known, self._now(), fresh=self._limits.fresh)
                 return _outcome(table, "unchanged", state, plan)
             self._source.wait_until_durable(plan.snapshot)
@@ -132,7 +134,7 @@ class Ingestion:
         if kind == "increment" and any(each.kind == kind for each in state.plans):
             return _outcome(table, "waiting", state, plan)
         if plan.restless:
-            raise _NotQuietError(Moment(plan.reading.read_at, plan.snapshot.next))
+            raise _NotQuietError(Moment(plan.snapshot.seen_at or "", plan.snapshot.next))
         self._source.wait_until_durable(plan.snapshot)
         planned = Planned(
             kind=kind,
@@ -173,10 +175,12 @@ class Ingestion:
                 return event.state if not went_back(event.state, opened.snapshot) else None
         return None
 
-    def _advance(self, table: TableName, base: _Base, plan: Plan) -> State:
-        """Move up the horizon of a table that had no new row for very long, before it is out of reach."""
+    def _advance(self, table: TableName, base: _Base, plan: Plan, *, for_sweep: bool) -> State:
+        """Move up the horizon of a table that had no new row, before it is out of reach or where a sweep follows."""
         state = base.state
-        if state.horizon and plan.snapshot.next - state.horizon > _LAG:
+        moved = plan.snapshot.horizon > state.horizon
+        wanted = for_sweep and moved and any(leaf.bounded for leaf in plan.reading.leaves)
+        if state.horizon and (wanted or plan.snapshot.next - state.horizon > _LAG):
             self._source.wait_until_durable(plan.snapshot)
             return self._ledger.append(table, state, Advanced(plan.reading), finished=base.finished).state
         return state

@@ -81,8 +81,10 @@ class Backfill(_Message, frozen=True):
 class Sweep(_Message, frozen=True):
     """Read what bounds in time have hidden in a table."""
 
+    tick: str = ""
+    """When the sweep was due (ISO 8601); empty where a person did ask for it."""
     request: str = ""
-    """Id of the request, or when the sweep was due (ISO 8601); empty where a person sent the message."""
+    """Id of the request; empty where nobody waits for it."""
 
 
 class ReadChunk(_Message, frozen=True):
@@ -122,9 +124,9 @@ def sent_again(body: str) -> str:
     return encode(msgspec.structs.replace(message, configuration=None))
 
 
-def sweep(table: TableName, request: str) -> Sweep:
+def sweep(table: TableName, *, tick: str = "", request: str = "") -> Sweep:
     """Return the message that has one table swept."""
-    return Sweep(version=VERSION, type="sweep", table=str(table), request=request)
+    return Sweep(version=VERSION, type="sweep", table=str(table), tick=tick, request=request)
 
 
 def chunk(table: TableName, plan: int, number: int) -> ReadChunk:

@@ -9,8 +9,8 @@ from datetime import datetime
 from tidelog.configurations import Configurations
 from tidelog.dispatch import Dispatch
 from tidelog.ledger import Ledger
+from tidelog.limits import Limits
 from tidelog.parameters import Parameters
-from tidelog.planning import Limits
 from tidelog.publishing import Publisher
 from tidelog.queues import WorkQueue
 from tidelog.segment import Segments

@@ -16,11 +16,11 @@ from tidelog.credentials import read_credentials
 from tidelog.deadletters import DeadLetters, Failures
 from tidelog.events import SchemaChanged
 from tidelog.ledger import Ledger
+from tidelog.limits import Limits
 from tidelog.marks import Marks
 from tidelog.notices import Notices
 from tidelog.parameters import Parameters
 from tidelog.parts import Parts
-from tidelog.planning import Limits
 from tidelog.queues import WorkQueue
 from tidelog.requesting import Requests
 from tidelog.segment import Segments

@@ -12,6 +12,7 @@ from msgspec.structs import replace as changed
 from tidelog import timestamps
 from tidelog.continuity import current_database
 from tidelog.hidden import Hidden
+from tidelog.limits import Limits
 from tidelog.plans import PlannedLeaf
 from tidelog.readings import LeafReading, Moment, Reading, deltas, undelta
 from tidelog.state import Past, State
@@ -68,26 +69,6 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What an operator may set. Durations are seconds, sizes bytes."""
-
-    look_back: float
-    """Before the watermark, that a bound in time leaves open."""
-    time_bound_bytes: int
-    """From this size on a table is read through its indexed timestamp columns."""
-    chunk_bytes: int
-    """More than this is not read at a time."""
-    failover_margin: float
-    fresh: float
-    """For how long it is not noted again that a table without new rows was read."""
-
-    def of(self, settings: TableSettings) -> Limits:
-        """Return the limits of one table."""
-        look_back = self.look_back if settings.look_back is None else settings.look_back
-        return replace(self, look_back=look_back, chunk_bytes=settings.chunk_bytes or self.chunk_bytes)
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """What a run reads.
 
@@ -128,6 +109,10 @@ def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Moment |
     emitted = {xid for _, window in windows for xid in window.ahead} | set(undelta(state.ahead))
     emitted = {xid for xid in emitted if xid >= snapshot.horizon}
     work = {leaf.oid: _work(opened, leaf, window, limits.chunk_bytes) for leaf, window in windows}
+    windows = [
+        (leaf, window) for leaf, window in windows if work[leaf.oid] <= limits.chunk_bytes or _holds(window, emitted)
+    ]
+    work = {leaf.oid: work[leaf.oid] for leaf, _ in windows}
     some = any(window.start < snapshot.horizon for _, window in windows)  # that chunks, which read below it, would find
     if some and sum(work.values()) > limits.chunk_bytes:
         return _in_chunks(opened, state, windows, emitted, _Work(work, strategy.columns, limits, quiet))
@@ -163,6 +148,15 @@ def _of_columns(state: State, table: Table) -> State:
     return changed(state, timestamp=None, bound=None)
 
 
+def _holds(window: Window, emitted: set[int]) -> bool:
+    """Say whether a window leaves out all ids at or above the horizon that are emitted.
+
+    One of a relation that is new to the table does not. Chunks can't read it before the horizon has passed them: they
+    sort before increments of the same horizon, and those may hold older versions. Until then it counts as not read.
+    """
+    return emitted <= set(window.ahead)
+
+
 def _work(opened: Findable, leaf: Leaf, window: Window, chunk_bytes: int) -> float:
     """Return what a window costs at least, in bytes that are read."""
     if not window.start:
@@ -193,6 +187,7 @@ def _in_chunks(
     them. Where nobody can tell when their transactions got their ids, a day has to do.
     """
     table, snapshot, limits = opened.table, opened.snapshot, work.limits
+    windows = [(leaf, window) for leaf, window in windows if _holds(window, emitted)]
     size = sum(work.bytes.values()) / 2**20
     strategy = Strategy("chunks", work.columns, f"it is too much for one run ({size:,.0f} MiB to read)")
     windows = [(leaf, replace(window, bound=None) if work.bytes[leaf.oid] else window) for leaf, window in windows]
@@ -209,7 +204,7 @@ def _in_chunks(
         changed(reading, next_bound=bound if table.timestamp_columns else None),
         snapshot,
         tuple(leaf for leaf in leaves if leaf.chunks),
-        restless=bool(table.timestamp_columns) and reading.began is None and work.quiet is None,
+        restless=bool(table.timestamp_columns and snapshot.seen_at) and reading.began is None and work.quiet is None,
     )
 
 
@@ -274,6 +269,7 @@ def _reading(
             for leaf, window in windows
         ),
         columns=strategy.columns,
+        numbers=opened.table.numbers_of(strategy.columns),
         bound=state.bound if strategy.columns else None,
         below=below,
         strategy=f"{strategy.name}: {strategy.reason}",

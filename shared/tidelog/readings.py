@@ -71,6 +71,8 @@ class Reading(msgspec.Struct, frozen=True):
     """The watermark after it: the latest timestamp ingested on this timeline, None where there is none."""
     next_bound: str | None
     """The bound of the next window."""
+    numbers: tuple[int, ...] = ()
+    """Of the columns of the bound, within the table."""
     began: str | None = None
     """A moment before which no transaction id at or above the horizon was given out, by the server's clock."""
     moment: Moment | None = None

@@ -19,8 +19,7 @@ def chunk_parts(table: Table, plan: Planned, chunk: Chunk, horizon: int) -> Iter
         table: the table.
         plan: its plan.
         chunk: the chunk.
-        horizon: row versions below it are read; and those above it that the table's next window leaves out since they
-            were emitted, though not of this leaf.
+        horizon: row versions below it are read.
     """
     read = {leaf.oid: leaf for leaf in plan.reading.leaves}
     pages = (chunk.first, chunk.end) if chunk.leaf else None
@@ -29,9 +28,9 @@ def chunk_parts(table: Table, plan: Planned, chunk: Chunk, horizon: int) -> Iter
             before = read[leaf.oid]
             times = _times(table, plan.span, chunk) if plan.span else None
             hidden = tuple(each for each in plan.hidden if leaf.oid in each.leaves)
-            unseen = Unseen(hidden, table.times) if hidden else None
-            ahead, emitted = undelta(before.ahead), undelta(plan.reading.ahead)
-            yield Part(leaf, Window(before.start, ahead, None, horizon, emitted, pages, times, unseen))
+            gone = any(table.gone(each.columns, each.numbers) for each in hidden)  # Nobody can tell: all is read.
+            unseen = Unseen(hidden, table.times) if hidden and not gone else None
+            yield Part(leaf, Window(before.start, undelta(before.ahead), None, horizon, (), pages, times, unseen))
 
 
 def _times(table: Table, span: Span, chunk: Chunk) -> Times:
@@ -48,7 +47,8 @@ def again(opened: Findable, reading: Reading) -> Iterator[Part]:
     for leaf in opened.table.leaves:
         before = read.get(leaf.oid)
         if before and snapshot.next - (before.start or reading.horizon) <= REACH:
-            bound = Bound(reading.columns, reading.bound) if before.bounded and reading.bound else None
+            bounded = before.bounded and not opened.table.gone(reading.columns, reading.numbers)
+            bound = Bound(reading.columns, reading.bound) if bounded and reading.bound else None
             ahead, emitted = undelta(before.ahead), undelta(reading.ahead)
             yield Part(leaf, Window(before.start, ahead, bound, reading.horizon, emitted))
 

@@ -56,9 +56,23 @@ def schedule(
 
 
 def schedule_sweep(
-    request: str, tables: Sequence[TableName], *, source: Source, queue: WorkQueue, selection: Selection
+    tables: Sequence[TableName],
+    *,
+    tick: str = "",
+    request: str = "",
+    source: Source,
+    queue: WorkQueue,
+    selection: Selection,
 ) -> tuple[TableName, ...]:
     """Have some tables of the selection swept, or all of it; return which.
+
+    Args:
+        tables: the tables; none for all.
+        tick: when it was due; empty where a person asks.
+        request: id of the request of a person who may wait for it.
+        source: the database.
+        queue: the work queue.
+        selection: which tables there may be.
 
     Raises:
         UnknownTable: one of them is none of the selection; nothing was sent.
@@ -69,5 +83,5 @@ def schedule_sweep(
         if table not in selected:
             raise UnknownTable("sweep", table, "it is none of the stack's tables", "See tidelog tables")
     wanted = tuple(dict.fromkeys(tables)) or selected
-    queue.send([sweep(table, request) for table in wanted])
+    queue.send([sweep(table, tick=tick, request=request) for table in wanted])
     return wanted

@@ -74,6 +74,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the last sweep has reached; None where there was none."""
     unswept: int = 0
     """Offset of the first event that tells of what was hidden since; 0 where nothing can be."""
+    bounded: int = 0
+    """Offset of the last event whose window was bounded in time."""
     wal_position: str | None = None
     """All that was read on this timeline is before it in the write-ahead log."""
     standby: bool = False

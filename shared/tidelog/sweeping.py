@@ -21,6 +21,7 @@ from tidelog.source import OpenTable
 from tidelog.state import State
 from tidelog.sweeps import Unswept, unswept
 from tidelog.tables import Table, TableName
+from tidelog.windows import REACH
 
 
 class Sweeping:
@@ -41,7 +42,8 @@ class Sweeping:
     def sweep(self, wanted: Sweep, *, seconds: float) -> Run:
         """Plan that what is hidden in a table is read, and send the chunks; do nothing where nothing can be.
 
-        A plan without chunks is one too: after it the table is known to be complete.
+        A plan without chunks is one too: after it the table is known to be complete. One that a person has asked for is
+        made in any case, so that its end can be seen.
 
         Raises:
             TidelogError: why it could not be; nothing is planned, or all is.
@@ -51,9 +53,11 @@ class Sweeping:
         state = self._dispatch.send_unsent(table, state, finished=state.offset)
         if any(plan.kind == "sweep" for plan in state.plans):
             return _run(table, state, "waiting", "a sweep is under way")
-        if state.is_swept:
+        if not state.horizon:
+            return _run(table, state, "unchanged", "it is to be read whole")
+        if state.is_swept and not wanted.request:
             return _run(table, state, "unchanged", "no bound in time can have hidden anything since the last sweep")
-        found = unswept(state, self._ledger.events(table, after=state.unswept - 1))
+        found = unswept(state, self._ledger.events(table, after=state.unswept - 1) if state.unswept else ())
         with self._source.open(table, seconds=deadline - time.monotonic(), after=state) as opened:
             plan = msgspec.structs.replace(self._planned(opened, state, found), request=wanted.request)
             document = opened.table.document()
@@ -76,8 +80,10 @@ class Sweeping:
         if broken := find_break(state, opened.snapshot, opened.table):
             raise _changed(opened.table.table_name, broken.reason)
         hidden, gone = _readable(opened.table, found.hidden)
+        far = {oid for each in hidden if opened.snapshot.next - each.first > REACH for oid in each.leaves}
+        near = tuple(each for each in hidden if not far & set(each.leaves))
         limits = self._limits.of(opened.settings)
-        reading = sweep_windows(opened.table, state, hidden)
+        reading = sweep_windows(opened.table, state, near)
         read, here = {leaf.oid for leaf in reading.leaves}, {leaf.oid for leaf in opened.table.leaves}
         # Each page is looked at, for rows of which nobody knows how many there are: few, as a rule.
         leaves = [
@@ -86,6 +92,8 @@ class Sweeping:
             if leaf.oid in read
         ]
         reason = "a sweep: what bounds in time have hidden"
+        if far & here:
+            reason += ". Some of it is too many transactions ago: the next run reads those relations whole"
         if gone:
             reason += f". There is no timestamp column {' or '.join(gone)} any more: rows of that time come twice"
         return Planned(
@@ -95,19 +103,20 @@ class Sweeping:
             schema=opened.table.document().fingerprint,
             leaves=tuple(leaf for leaf in leaves if leaf.chunks),
             bytes=sum(leaf.bytes for leaf in leaves),
-            hidden=hidden,
-            complete_at=state.began if found.then else state.read_at,
+            hidden=near,
+            complete_at=state.began,
             then=found.then or state.offset + 1,
-            lost=tuple(sorted({oid for each in hidden for oid in each.leaves} - here)),
+            lost=tuple(sorted({oid for each in hidden for oid in each.leaves} - here | far)),
         )
 
 
 def _readable(table: Table, hidden: Iterable[Hidden]) -> tuple[tuple[Hidden, ...], list[str]]:
     """Return what is hidden, by columns that the table has; where one is gone, nobody can tell, so all is read."""
-    gone = {column for each in hidden for column in each.columns} - set(table.times)
-    readable = (
-        msgspec.structs.replace(each, columns=() if gone & set(each.columns) else each.columns) for each in hidden
-    )
+    readable, gone = list[Hidden](), set[str]()
+    for each in hidden:
+        missing = table.gone(each.columns, each.numbers)
+        gone.update(missing)
+        readable.append(msgspec.structs.replace(each, columns=(), numbers=()) if missing else each)
     return tuple(readable), sorted(gone)
 
 

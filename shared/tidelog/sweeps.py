@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import itemgetter
 
 from msgspec.structs import replace
 
@@ -14,8 +15,8 @@ from tidelog.plans import WINDOWS, Planned
 from tidelog.readings import LeafReading, Reading, undelta
 from tidelog.state import State
 
-_Bound = tuple[tuple[str, ...], str]
-"""Timestamp columns, and the bound on them."""
+_Bound = tuple[tuple[str, ...], tuple[int, ...], str]
+"""Timestamp columns and their numbers, and the bound on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class _Seen:
 
     def look(self, reading: Reading, leaf: LeafReading, offset: int) -> None:
         """Add a window. What was seen before stays as it was seen first."""
-        sight = _Sight((reading.columns, reading.bound) if leaf.bounded and reading.bound else None, offset)
+        bound = (reading.columns, reading.numbers, reading.bound) if leaf.bounded and reading.bound else None
+        sight = _Sight(bound, offset)
         if not leaf.start:
             self.spans, self.early = [], {}
         for xid in undelta(leaf.ahead):
@@ -56,15 +58,10 @@ class _Seen:
         """Return another one that was looked at alike up to now."""
         return _Seen(list(self.spans), dict(self.early))
 
-    def forget(self, horizon: int, ahead: Iterable[int]) -> None:
-        """Go back to an earlier horizon, and what was emitted above it."""
-        kept = {xid: seen for xid in ahead if (seen := self._find(xid))}
-        self.spans = [(low, min(high, horizon), seen) for low, high, seen in self.spans if low < horizon]
-        self.early = kept
-
     def hidden(self, floor: int, ceiling: int) -> tuple[tuple[int, int, _Bound | None], ...]:
         """Return the ids from a floor up to a ceiling as ranges in order, each with what bound it has."""
-        cut = [(max(low, floor), min(high, ceiling), seen.bound) for low, high, seen in self.spans]
+        spans = sorted((*self.spans, *((xid, xid + 1, seen) for xid, seen in self.early.items())), key=itemgetter(0))
+        cut = [(max(low, floor), min(high, ceiling), seen.bound) for low, high, seen in spans]
         cut = [(low, high, bound) for low, high, bound in cut if low < high]
         filled: list[tuple[int, int, _Bound | None]] = []
         for low, high, bound in cut:
@@ -73,13 +70,10 @@ class _Seen:
             filled.append((low, high, bound))
         merged = []
         for bound, group in groupby(filled, key=lambda span: span[2]):
-            spans = list(group)
-            merged.append((spans[0][0], spans[-1][1], bound))
+            alike = list(group)
+            merged.append((alike[0][0], alike[-1][1], bound))
         bounded = [place for place, span in enumerate(merged) if span[2]]
         return tuple(merged[bounded[0] : bounded[-1] + 1]) if bounded else ()
-
-    def _find(self, xid: int) -> _Sight | None:
-        return self.early.get(xid) or next((seen for low, high, seen in self.spans if low <= xid < high), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +96,16 @@ def unswept(state: State, events: Iterable[Event]) -> Unswept:
         state: its state.
         events: from `state.unswept` up to the state's own.
     """
-    groups: list[tuple[_Seen, set[int]]] = []
+    windows: list[tuple[int, Reading]] = []
     for event in events:
-        if isinstance(event.what, TimelineStarted):
-            resume = event.what.resume or State()
-            for seen, _ in groups:
-                seen.forget(resume.horizon, undelta(resume.ahead))
+        if isinstance(event.what, TimelineStarted):  # What came after the state that it resumes from is void.
+            resumed = event.what.resume.offset if event.what.resume else 0
+            windows = [(offset, reading) for offset, reading in windows if offset <= resumed]
         elif reading := _window(event):
-            groups = list(_looked(groups, reading, event.offset))
+            windows.append((event.offset, reading))
+    groups: list[tuple[_Seen, set[int]]] = []
+    for offset, reading in windows:
+        groups = list(_looked(groups, reading, offset))
     floor = state.swept.horizon if state.swept else 0
     late = [
         sight.offset for seen, _ in groups for xid, sight in seen.early.items() if sight.bound and xid >= state.horizon
@@ -147,15 +143,16 @@ def _window(event: Event) -> Reading | None:
 
 def _written(ranges: tuple[tuple[int, int, _Bound | None], ...], leaves: Iterable[int]) -> Iterator[Hidden]:
     """Yield what is hidden in some relations, for each set of columns that bounds had."""
-    for columns in dict.fromkeys(bound[0] for _, _, bound in ranges if bound):
+    for columns, numbers in dict.fromkeys(bound[:2] for _, _, bound in ranges if bound):
         places: dict[_Bound | None, int] = {None: 0}
         for _, _, bound in ranges:
-            if bound and bound[0] == columns:
+            if bound and bound[:2] == (columns, numbers):
                 places.setdefault(bound, len(places))
         yield Hidden(
             leaves=tuple(sorted(leaves)),
             columns=columns,
-            bounds=tuple(bound[1] for bound in places if bound),
+            numbers=numbers,
+            bounds=tuple(bound[2] for bound in places if bound),
             ranges=(ranges[0][0], *(high - low for low, high, _ in ranges)),
             places=tuple(places.get(bound, 0) for _, _, bound in ranges),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -202,6 +202,16 @@ class Table(msgspec.Struct, frozen=True):
     def times(self) -> dict[str, str]:
         """Every column of type date, timestamp or timestamptz, whatever its name, and its type."""
         return {c.name: _TIMESTAMP_TYPES[c.type] for c in self.columns if c.type in _TIMESTAMP_TYPES}
+
+    def numbers_of(self, columns: Iterable[str]) -> tuple[int, ...]:
+        """Return the numbers of some columns."""
+        numbers = {column.name: column.number for column in self.columns}
+        return tuple(numbers[column] for column in columns)
+
+    def gone(self, columns: Iterable[str], numbers: Iterable[int]) -> tuple[str, ...]:
+        """Return those of some timestamp columns that are none any more, or are others of the same name."""
+        now = {column.name: column.number for column in self.columns if column.name in self.times}
+        return tuple(name for name, number in zip(columns, numbers, strict=True) if now.get(name) != number)
 
     @property
     def timestamp_columns(self) -> tuple[str, ...]:

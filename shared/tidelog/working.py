@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -64,7 +65,9 @@ class Jobs:
             case Backfill():
                 return self._backfilling.plan(work, message, seconds=seconds)
             case Sweep():
-                return self._sweeping.sweep(work, seconds=seconds)
+                started = time.monotonic()
+                self._ingestion.ingest(work.table_name, seconds=seconds, for_sweep=True)
+                return self._sweeping.sweep(work, seconds=seconds - (time.monotonic() - started))
             case ReadChunk():
                 return self._chunking.read(work.table_name, work.plan, work.chunk, seconds=seconds)
 

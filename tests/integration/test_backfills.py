@@ -29,8 +29,8 @@ from tidelog.errors import (
 )
 from tidelog.lake import read_segment_key
 from tidelog.letters import Received
+from tidelog.limits import Limits
 from tidelog.messages import Backfill, ReadChunk, read
-from tidelog.planning import Limits
 from tidelog.plans import ChunkRead, ChunkSplit, Planned
 from tidelog.quoting import literal
 from tidelog.requesting import Requests

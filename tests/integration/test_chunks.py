@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.faults import COMMIT, PUBLISH, KilledError, Process, refusal
-from tests.tide import LIMITS, SECONDS, Tide
+from tests.tide import LIMITS, SECONDS, Tide, wait_for
 from tidelog.chunking import Chunking
 from tidelog.errors import DatabaseChanged, StoreUnreachable
 from tidelog.letters import Received
@@ -474,10 +474,12 @@ def test_rows_of_an_attached_leaf_that_a_known_transaction_wrote_are_read(tide: 
         writer.run("INSERT INTO t1 SELECT n, 1, repeat('x', 200) FROM generate_series(3, 1000) n")
         writer.run("COMMIT")
         assert tide.ingest().rows == 1
-        tide.run("ALTER TABLE t ATTACH PARTITION t1 FOR VALUES IN (1)")
-        plan(tide)
+        tide.run("ALTER TABLE t ATTACH PARTITION t1 FOR VALUES IN (1)", "INSERT INTO t VALUES (1001, 0)")
+        # Chunks would sort before the increments of the same horizon: the leaf waits, the others do not.
+        assert tide.ingest(limits=SMALL).rows == 1
         holder.run("ROLLBACK")
-    tide.ingest()
+    tide.database.pass_horizon()
+    plan(tide)
     tide.read_chunks(
         [
             ReadChunk(version=1, type="backfill", table="public.t", plan=p.number, chunk=c)
@@ -486,7 +488,37 @@ def test_rows_of_an_attached_leaf_that_a_known_transaction_wrote_are_read(tide: 
         ]
     )
     finish(tide)
-    assert tide.values("id") == list(range(1, 1001))
+    assert tide.values("id") == list(range(1, 1002))
+
+
+def test_an_attached_leaf_with_rows_of_a_known_transaction_alone_is_read_beside_a_plan(tide: Tide) -> None:
+    """All that it has lies above the held horizon: the plan of the others must not take it for read."""
+    tide.run("CREATE TABLE t (id int, part int, text text) PARTITION BY LIST (part)")
+    tide.run(*(f"CREATE TABLE t{n} PARTITION OF t FOR VALUES IN ({n})" for n in range(2)), "CREATE TABLE t2 (LIKE t)")
+    tide.run("INSERT INTO t VALUES (0, 0), (0, 1)")
+    tide.ingest()
+    with tide.database.session() as large, tide.database.session() as holder:
+        large.run("BEGIN")
+        large.run("INSERT INTO t SELECT n, 1, repeat('x', 200) FROM generate_series(3, 1000) n")
+        holder.run("BEGIN")
+        holder.run("SELECT pg_current_xact_id()")
+        tide.run("BEGIN; INSERT INTO t VALUES (1, 0); INSERT INTO t2 VALUES (2, 2); COMMIT")
+        assert tide.ingest().rows == 1
+        [[passed]] = large.run("SELECT pg_current_xact_id()::text::bigint")
+        large.run("COMMIT")
+        wait_for(lambda: tide.database.one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint") > passed)
+        tide.run("ALTER TABLE t ATTACH PARTITION t2 FOR VALUES IN (2)")
+        plan(tide)
+        holder.run("ROLLBACK")
+    tide.read_chunks(
+        [
+            ReadChunk(version=1, type="backfill", table="public.t", plan=p.number, chunk=c)
+            for p in tide.state().plans
+            for c in p.pending
+        ]
+    )
+    finish(tide)
+    assert tide.values("id") == [0, *range(1001)]
 
 
 def test_nothing_is_planned_where_chunks_would_find_nothing(large: Tide, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from tests.conftest import make_lake
 from tests.faults import STEPS, KilledError, Process
 from tests.tide import SECONDS, Database, Server, Tide
 from tidelog.errors import Retryable
-from tidelog.planning import Limits
+from tidelog.limits import Limits
 from tidelog.tables import TableName
 from tidelog_sandbox.cloud import Cloud
 from tidelog_sandbox.postgres import Postgres

@@ -10,7 +10,7 @@ import pytest
 from tests.integration.test_backfills import asked, backfill
 from tests.integration.test_time_bounds import BOUNDED, set_bound
 from tests.tide import LIMITS, Tide
-from tidelog.planning import Limits
+from tidelog.limits import Limits
 from tidelog.plans import ChunksDropped, Planned
 from tidelog.readings import undelta
 from tidelog.tables import TableName
@@ -42,9 +42,7 @@ def bounded(tide: Tide) -> Tide:
 def sweep(tide: Tide, limits: Limits = BOUNDED) -> int:
     """Sweep the table; return how many rows were written. With other tests' transactions open it could not see all."""
     tide.database.pass_horizon()
-    tide.run(f"INSERT INTO t VALUES ({OLD + 100_000 + len(tide.rows())}, 0, now(), now())")
-    tide.ingest(limits=limits)
-    assert tide.sweep(limits=limits).outcome == "planned"
+    tide.sweep(limits=limits)
     rows = sum(run.rows for run in tide.read_chunks(limits=limits))
     assert not tide.state().plans
     return rows
@@ -94,18 +92,70 @@ def test_whatever_timestamps_do_not_tell_is_found_and_nothing_else(bounded: Tide
 
 
 def test_a_second_sweep_writes_nothing_and_says_up_to_when_all_is_there(bounded: Tide) -> None:
-    """Not even an event, where no window was read in between."""
+    """As of which transaction, and so as of when: a moment before which none of the later ones had its id."""
     bounded.run("UPDATE t SET v = 1 WHERE id = 1")
     assert sweep(bounded) == 1
     state = bounded.state()
     assert state.swept is not None
     assert state.swept.horizon == state.horizon
-    assert state.complete_at in (state.read_at, state.began)
-    events = len(bounded.events())
-    assert bounded.sweep(limits=BOUNDED).outcome == "unchanged"
-    assert len(bounded.events()) == events
+    assert state.complete_at == state.swept.at == state.began
     assert sweep(bounded) == 0
+    later = bounded.state()
+    assert later.swept is not None
+    assert later.swept.horizon > state.swept.horizon
     whole(bounded)
+
+
+def test_a_table_of_which_all_that_is_new_is_hidden_is_swept(bounded: Tide) -> None:
+    """Its windows find nothing and leave no event: the sweep looks first up to where they would have."""
+    for number in range(2):
+        bounded.run(f"UPDATE t SET v = {number} + 1 WHERE id <= 3", f"INSERT INTO t VALUES ({OLD + 2 + number}, 0)")
+        assert bounded.ingest(limits=BOUNDED).outcome == "unchanged"
+        assert sweep(bounded) == 4
+        assert bounded.kinds()[-4:] == ["advanced", "planned", "enqueued", "chunk_read"]
+    whole(bounded)
+
+
+def test_a_column_of_the_same_name_is_not_taken_for_that_of_the_bound(bounded: Tide) -> None:
+    """It says something else of the rows that were hidden: all of that time are read again, and the event says so."""
+    bounded.run("UPDATE t SET v = 1 WHERE id <= 3", "UPDATE t SET v = 1, updated_at = now() WHERE id = 4")
+    assert bounded.ingest(limits=BOUNDED).rows == 1
+    bounded.run("ALTER TABLE t DROP updated_at", "ALTER TABLE t ADD updated_at timestamptz NOT NULL DEFAULT now()")
+    bounded.run("CREATE INDEX ON t (updated_at)")
+    small = replace(BOUNDED, chunk_bytes=8192)  # so that it is not read again at once
+    bounded.ingest(limits=small)
+    sweep(bounded, limits=small)
+    [*_, planned] = [event.what for event in bounded.events() if isinstance(event.what, Planned)]
+    assert "updated_at any more: rows of that time come twice" in planned.reason
+    assert {key: bounded.latest()[key]["v"] for key in range(1, 5)} == dict.fromkeys(range(1, 5), 1)
+
+
+def test_hidden_rows_of_an_id_ahead_are_not_forgotten_when_their_partition_has_left(tide: Tide) -> None:
+    """The id is below the horizon by then, though no window has looked at the partition since."""
+    tide.run(
+        "CREATE TABLE t (id int, part int, updated_at timestamptz) PARTITION BY LIST (part)",
+        "CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1)",
+        "CREATE TABLE t2 PARTITION OF t FOR VALUES IN (2)",
+        "CREATE INDEX ON t (updated_at)",
+        "INSERT INTO t VALUES (1, 1, now()), (2, 2, now())",
+    )
+    tide.ingest(limits=BOUNDED)
+    set_bound(tide)
+    with tide.database.session() as holder:
+        holder.run("BEGIN")
+        holder.run("SELECT pg_current_xact_id()")
+        tide.run("INSERT INTO t VALUES (3, 1, NULL), (4, 2, now())")
+        assert tide.ingest(limits=BOUNDED).rows == 1
+        tide.run("ALTER TABLE t DETACH PARTITION t1", "INSERT INTO t VALUES (5, 2, now())")
+        tide.ingest(limits=BOUNDED)
+        holder.run("ROLLBACK")
+    tide.run("INSERT INTO t VALUES (6, 2, now())")
+    tide.ingest(limits=BOUNDED)
+    sweep(tide)
+    tide.run("ALTER TABLE t ATTACH PARTITION t1 FOR VALUES IN (1)")
+    tide.ingest(limits=BOUNDED)
+    sweep(tide)
+    assert {row["id"] for row in tide.rows()} == {1, 2, 3, 4, 5, 6}
 
 
 def test_a_table_that_is_looked_at_row_by_row_needs_no_sweep(tide: Tide) -> None:

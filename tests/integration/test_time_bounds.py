@@ -11,7 +11,8 @@ import pytest
 
 from tests.tide import LIMITS, SECONDS, Tide, wait_for
 from tidelog import timestamps
-from tidelog.planning import Limits, plan_windows
+from tidelog.limits import Limits
+from tidelog.planning import plan_windows
 from tidelog.tables import TableName
 
 BOUNDED = Limits(look_back=3600, time_bound_bytes=1, chunk_bytes=2**30, failover_margin=3600, fresh=450)

@@ -86,7 +86,11 @@ def test_an_operator_sweeps_and_waits(office: Office) -> None:
     assert f"{ORDERS}: 2 rows," in printed
     hold(office)
     again = json.loads(office.tidelog("sweep", "--wait", "--json"))
-    assert again == {"sweeps": ["public.plain", ORDERS], "done": []}
+    assert again["sweeps"] == ["public.plain", ORDERS]
+    assert [(each["table"], each["rows"], each["reason"]) for each in again["done"]] == [
+        ("public.plain", 0, None),
+        (ORDERS, 0, None),
+    ]
     assert "2 of 2 tables had nothing hidden" in office.tidelog("sweep", "--wait")
 
 

@@ -94,6 +94,7 @@ class World:
         reading = Reading(
             leaves=tuple(leaves),
             columns=COLUMNS if bound is not None else (),
+            numbers=(2,) if bound is not None else (),
             bound=None if bound is None else f"{bound:03}",
             below=False,
             strategy="",
