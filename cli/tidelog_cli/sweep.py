@@ -45,8 +45,8 @@ def sweep(
         typer.echo(json.dumps({"sweeps": sent, "done": [each.as_json() for each in done]}, indent=1))
     elif wait:
         show_ended(console(), [each for each in done if each.rows or not each.succeeded])
-        nothing = sum(each.succeeded and not each.rows for each in done)
-        console().print(f"{nothing} of {len(sent)} tables had nothing hidden", markup=False)
+        if nothing := sum(each.succeeded and not each.rows for each in done):
+            console().print(f"{nothing} of {len(sent)} tables had nothing hidden", markup=False)
     else:
         console().print(
             f"Sent for {len(sent)} tables. How far it is: tidelog backfill list --stack {found.name}; "

@@ -12,6 +12,7 @@ from tidelog.continuity import find_break
 from tidelog.errors import DatabaseChanged
 from tidelog.events import What
 from tidelog.hidden import Hidden
+from tidelog.ingesting import Ingestion
 from tidelog.messages import Sweep
 from tidelog.parts import Parts
 from tidelog.planning import LOOKING, planned, sweep_windows
@@ -29,9 +30,11 @@ class Sweeping:
 
     Args:
         parts: what it works with.
+        ingestion: runs a table before its sweep.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, ingestion: Ingestion) -> None:
+        self._ingestion = ingestion
         self._source = parts.source
         self._segments = parts.segments
         self._ledger = parts.ledger
@@ -50,11 +53,20 @@ class Sweeping:
         """
         deadline, table = time.monotonic() + seconds, wanted.table_name
         state, _ = self._publisher.finish_last(table, seconds=seconds)
+        if not state.horizon:
+            return _run(table, state, "unchanged", "it is to be read whole")
+        run = self._ingestion.ingest(table, seconds=deadline - time.monotonic(), for_sweep=True)
+        swept = self._sweep(wanted, deadline)
+        if swept.outcome == "unchanged":
+            return run
+        return replace(swept, rows=run.rows, bytes=run.bytes, key=run.key)
+
+    def _sweep(self, wanted: Sweep, deadline: float) -> Run:
+        table = wanted.table_name
+        state, _ = self._publisher.finish_last(table, seconds=deadline - time.monotonic())
         state = self._dispatch.send_unsent(table, state, finished=state.offset)
         if any(plan.kind == "sweep" for plan in state.plans):
             return _run(table, state, "waiting", "a sweep is under way")
-        if not state.horizon:
-            return _run(table, state, "unchanged", "it is to be read whole")
         if state.is_swept and not wanted.request:
             return _run(table, state, "unchanged", "no bound in time can have hidden anything since the last sweep")
         found = unswept(state, self._ledger.events(table, after=state.unswept - 1) if state.unswept else ())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,7 +49,7 @@ class Jobs:
         self._ingestion = Ingestion(parts, tell)
         self._backfilling = Backfilling(parts)
         self._chunking = Chunking(parts)
-        self._sweeping = Sweeping(parts)
+        self._sweeping = Sweeping(parts, self._ingestion)
 
     def do(self, work: Message, message: Received, *, seconds: float) -> Run:
         """Do it, by the version of the configuration that the message names, or by the latest.
@@ -65,9 +64,7 @@ class Jobs:
             case Backfill():
                 return self._backfilling.plan(work, message, seconds=seconds)
             case Sweep():
-                started = time.monotonic()
-                self._ingestion.ingest(work.table_name, seconds=seconds, for_sweep=True)
-                return self._sweeping.sweep(work, seconds=seconds - (time.monotonic() - started))
+                return self._sweeping.sweep(work, seconds=seconds)
             case ReadChunk():
                 return self._chunking.read(work.table_name, work.plan, work.chunk, seconds=seconds)
 
