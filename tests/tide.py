@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import time
 import uuid
@@ -19,7 +20,7 @@ from tidelog import messages
 from tidelog.chunking import Chunking
 from tidelog.configurations import Configurations
 from tidelog.credentials import Credentials
-from tidelog.events import Event, Ingested, Remade, Supplied, fold
+from tidelog.events import Event, Ingested, Remade, Supplied, follows
 from tidelog.ingesting import Ingestion
 from tidelog.lake import read_segment_key
 from tidelog.ledger import Ledger
@@ -304,8 +305,8 @@ class Tide:
         assert [event.offset for event in events] == list(range(1, len(events) + 1))
         state = State()
         for event in events:
-            state = fold(state, event.what)
-            assert event.state == state
+            assert follows(state, event)
+            state = event.state
             assert all(xid >= state.horizon for xid in undelta(state.ahead))
         ids = [event.what.sequential_id for event in events if isinstance(event.what, Ingested | Supplied)]
         assert ids == list(range(1, len(ids) + 1))
@@ -318,6 +319,8 @@ class Tide:
         read = [(event.what.plan, event.what.chunk.number) for event in events if isinstance(event.what, ChunkRead)]
         assert len(read) == len(set(read))
         published = self.segments(table)
+        hashed = {key: hashlib.sha256(self.lake.body(key)).hexdigest() for key in published}
+        assert {key: segment.digest for key, segment in committed.items()} == hashed
         assert {key: segment.rows for key, segment in committed.items()} == {k: len(v) for k, v in published.items()}
         name = TableName.parse(table)
         assert {f"schema/{name.path}/{segment.schema}.json" for segment in committed.values()} <= set(

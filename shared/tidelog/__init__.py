@@ -7,13 +7,14 @@ The modules from the outside in:
   was altered since the last one), `backfilling` (a backfill is planned), `sweeping` (a sweep is planned), `chunking`
   (a chunk of a plan is read), `extraction` (the steps of a run as plain functions), over the `parts` that `pipeline`
   builds
-- the world: `source` (PostgreSQL, through `connection` and `opening`), `segment`, `publishing`, `ledger` and `objects`
-  (S3), `parameters`, `marks` and `configurations` (Parameter Store), `queues`, `dispatch` and `deadletters` (SQS),
-  `notices` (SNS), `credentials` (Secrets Manager); `failures` turns what their drivers raise into `errors`
+- the world: `source` (PostgreSQL, through `connection` and `opening`), `segment`, `publishing`, `history`, `ledger`,
+  `stores` and `objects` (S3), `parameters`, `marks` and `configurations` (Parameter Store), `queues`, `dispatch` and
+  `deadletters` (SQS), `notices` (SNS), `credentials` (Secrets Manager); `failures` turns what their drivers raise
+  into `errors`
 - pure: `configuration`, `tablesettings`, `limits`, `messages`, `letters`, `settings`, `horizon`, `tables`, `selection`,
   `schema`, `partitions`, `catalog`, `columns`, `stream`, `rows`, `windows`, `planning`, `retracing`, `backfills`,
-  `sweeps`, `hidden`, `plans`, `readings`, `continuity`, `events`, `state`, `runs`, `lake`, `ranges`, `timestamps`,
-  `quoting`
+  `sweeps`, `hidden`, `plans`, `readings`, `continuity`, `events`, `records`, `state`, `runs`, `lake`, `ranges`,
+  `timestamps`, `quoting`
 """
 
 __version__ = "0.1.0"

@@ -50,7 +50,7 @@ class Altering:
         if state.schema is None:
             return state
         # Without a horizon the table is read whole anyway: it is another one, or in another database.
-        older, begins = self._segments.schema(table, state.schema), not state.horizon
+        older, begins = self._ledger.schema(table, state.schema), not state.horizon
         found = document.compare(older, filled=opened.table.filled, anew=begins)
         outdated = "" if begins else found.outdated
         again = bool(outdated) and opened.table.size <= self._limits.of(opened.settings).chunk_bytes
@@ -68,7 +68,7 @@ class Altering:
         self._segments.describe(table, now)
         if state.partitions is None:
             return state  # The first reading says which there are.
-        older = self._segments.partitions(table, state.partitions)
+        older = self._ledger.partitions(table, state.partitions)
         there = opened.there(oid for oid in older.names if oid not in now.names)
         changed = PartitionsChanged(now.fingerprint, now.difference(older, there))
         return self._ledger.append(table, state, changed, finished=finished).state

@@ -127,6 +127,10 @@ class Event(msgspec.Struct, frozen=True):
     what: What
     state: State
     """After this event."""
+    previous: str = ""
+    """Digest of the event before it; empty for the first."""
+    digest: str = ""
+    """Of this event as it is stored (`records`)."""
 
     @property
     def segment(self) -> Segment | None:
@@ -151,30 +155,15 @@ class Event(msgspec.Struct, frozen=True):
         return None
 
 
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Event)
-
-
-def encode(event: Event) -> bytes:
-    """Return the event as it is stored."""
-    return msgspec.json.format(_encoder.encode(event), indent=1) + b"\n"
-
-
-def decode(data: bytes) -> Event:
-    """Read an event.
-
-    Raises:
-        msgspec.DecodeError: the data is not an event of a version this code knows.
-    """
-    event = _decoder.decode(data)
-    if event.version != VERSION:
-        raise msgspec.ValidationError(f"version {event.version} is not {VERSION}")
-    return event
-
-
 def event_after(before: State, what: What, *, table: str, at: str, run: str, finished: int) -> Event:
     """Return the event that follows on a state."""
-    return Event(VERSION, table, before.offset + 1, at, run, finished, what, fold(before, what))
+    return Event(VERSION, table, before.offset + 1, at, run, finished, what, fold(before, what), before.digest)
+
+
+def follows(before: State, event: Event) -> bool:
+    """Say whether an event is the one after a state, and carries the state that it leads to."""
+    bare = msgspec.structs.replace(event.state, digest="")
+    return event.previous == before.digest and fold(before, event.what) == bare
 
 
 def fold(before: State, what: What) -> State:
@@ -198,7 +187,18 @@ def fold(before: State, what: What) -> State:
             after = before
         case Planned() | Enqueued() | ChunkRead() | ChunkSplit() | ChunksDropped():
             after = _carried_on(before, what)
-    return msgspec.structs.replace(after, offset=before.offset + 1)
+    rows, size = _written(what)
+    return msgspec.structs.replace(
+        after, offset=before.offset + 1, rows=before.rows + rows, bytes=before.bytes + size, digest=""
+    )
+
+
+def _written(what: What) -> tuple[int, int]:
+    """Return the lines that are new in the lake, and their bytes: a segment that is made again counts once."""
+    match what:
+        case Snapshotted() | Ingested() | Supplied() | ChunkRead(segment=Segment()):
+            return (what.segment.rows, what.segment.bytes) if what.segment else (0, 0)
+    return 0, 0
 
 
 def _read(before: State, reading: Reading, *, schema: str | None, sequential_id: int) -> State:

@@ -24,6 +24,8 @@ class Segment(msgspec.Struct, frozen=True):
     """Of the JSON lines."""
     schema: str
     """Fingerprint of the schema document that describes its lines."""
+    digest: str
+    """SHA-256 of the object, in hexadecimal digits."""
 
 
 class Moment(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -50,6 +51,7 @@ class Upload:
         self._etags: list[str] = []
         self._parts = 0
         self._bytes = 0
+        self._digest = hashlib.sha256()
         self.rows = 0
         self.text_bytes = 0
 
@@ -80,6 +82,7 @@ class Upload:
             bytes=self._bytes,
             text_bytes=self.text_bytes,
             schema=schema,
+            digest=self._digest.hexdigest(),
         )
 
     def __enter__(self) -> Self:
@@ -107,6 +110,7 @@ class Upload:
         self._in_flight.append(self._sender.submit(self._send_part, self._upload, self._parts, body))
 
     def _send_part(self, upload: str, number: int, body: bytes) -> str:
+        self._digest.update(body)  # Here, beside the reading: one thread sends all parts, in order.
         with store_errors("prepare", self._key):
             return self._s3.upload_part(
                 Bucket=self._bucket, Key=self._key, UploadId=upload, PartNumber=number, Body=body
@@ -165,19 +169,6 @@ class Segments:
         """Write a schema document, or which partitions there are; one that is there already is the same one."""
         body = msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
         put_new(self._s3, self._bucket, schema_key(table, document.fingerprint), body)
-
-    def schema(self, table: TableName, fingerprint: str) -> SchemaDocument:
-        """Read a schema document."""
-        return msgspec.json.decode(self._described(table, fingerprint), type=SchemaDocument)
-
-    def partitions(self, table: TableName, fingerprint: str) -> Partitions:
-        """Read which partitions there were."""
-        return msgspec.json.decode(self._described(table, fingerprint), type=Partitions)
-
-    def _described(self, table: TableName, fingerprint: str) -> bytes:
-        key = schema_key(table, fingerprint)
-        with store_errors("read", key):
-            return self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
 
 
 def _abort(s3: S3Client, bucket: str, key: str, upload: str) -> None:

@@ -84,6 +84,12 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """Offset of the event that cancelled the reading of a window, since when rows are missing; 0 where none are."""
     strategy: str = ""
     """How the last window was found, and why so."""
+    rows: int = 0
+    """Lines written to the lake by all events so far."""
+    bytes: int = 0
+    """What they take there, compressed."""
+    digest: str = ""
+    """Of the event that it is the state after, where that was read or written; it is not stored with the state."""
 
     @property
     def is_swept(self) -> bool:

@@ -88,7 +88,7 @@ def plans(tide: Tide) -> list[Planned]:
 
 def window(tide: Tide) -> State:
     """Return the state but for what a backfill may change."""
-    return changed(tide.state(), offset=0, plans=(), wal_position=None)
+    return changed(tide.state(), offset=0, plans=(), wal_position=None, rows=0, bytes=0, digest="")
 
 
 def whole(tide: Tide) -> None:

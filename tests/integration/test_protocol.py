@@ -16,9 +16,10 @@ from tests.conftest import make_lake
 from tests.faults import COMMIT, CREATE, DESCRIBE, PART, PROJECT, PUBLISH, STEPS, KilledError, Process, Step, refusal
 from tests.tide import Database, Tide
 from tidelog.errors import Conflict, DatabaseBusy, StoreUnreachable, UnreadableData
-from tidelog.events import Remade, SchemaChanged
+from tidelog.events import Event, Remade, SchemaChanged
 from tidelog.lake import event_key, read_segment_key
 from tidelog.parameters import Summary
+from tidelog.records import encode, sealed
 from tidelog.state import State
 from tidelog.tables import TableName
 from tidelog_sandbox.cloud import Cloud
@@ -366,10 +367,14 @@ def test_a_ledger_that_was_changed_by_hand_is_not_guessed_at(filled: Tide, body:
 
 def rewrite(tide: Tide, old: str, new: str) -> None:
     """Have every event say that another database was read."""
-    for key in tide.lake.keys("ledger/"):
+    digest = ""
+    for key in sorted(tide.lake.keys("ledger/")):
         body = tide.lake.body(key)
         assert old.encode() in body
-        tide.lake.s3.put_object(Bucket=tide.lake.bucket, Key=key, Body=body.replace(old.encode(), new.encode()))
+        event = msgspec.json.decode(body.replace(old.encode(), new.encode()), type=Event)
+        event = sealed(msgspec.structs.replace(event, previous=digest))
+        tide.lake.s3.put_object(Bucket=tide.lake.bucket, Key=key, Body=encode(event))
+        digest = event.digest
 
 
 def elsewhere(tide: Tide, field: str) -> None:

@@ -77,7 +77,7 @@ def whole(tide: Tide, table: str = "public.t") -> None:
 
 def document(tide: Tide, table: str = "public.t") -> SchemaDocument:
     """Return the schema document of the state."""
-    return tide.parts().segments.schema(TableName.parse(table), tide.state(table).schema or "")
+    return tide.parts().ledger.schema(TableName.parse(table), tide.state(table).schema or "")
 
 
 # What is done; in words; what is outdated by it; how many rows the next run reads of three.

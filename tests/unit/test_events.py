@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tidelog import events
+from tidelog import events, records
 from tidelog.events import (
     Advanced,
     Event,
@@ -55,6 +55,7 @@ SEGMENTS = st.builds(
     bytes=XIDS,
     text_bytes=XIDS,
     schema=TEXT,
+    digest=TEXT,
 )
 LEAVES = st.builds(LeafReading, oid=st.integers(1, 9), start=XIDS, ahead=AHEAD, bounded=st.booleans())
 MOMENTS = st.none() | st.builds(Moment, at=TEXT, next=XIDS)
@@ -187,24 +188,46 @@ def after(before: State, what: What) -> Event:
 @given(STATES, WHATS)
 def test_an_event_reads_back_as_it_was_written(before: State, what: What) -> None:
     """Equal to the last part: that is how a worker knows its own event again."""
-    event = after(before, what)
-    assert events.decode(events.encode(event)) == event
-    assert events.encode(event).endswith(b"}\n")
+    event = records.sealed(after(before, what))
+    assert records.decode(records.encode(event)) == event
+    assert records.encode(event).endswith(b"}\n")
 
 
 @given(STATES, WHATS)
 def test_an_event_is_never_of_an_unknown_version(before: State, what: What) -> None:
     """An older tidelog does not guess what a newer one meant."""
-    newer = msgspec.structs.replace(after(before, what), version=2)
+    newer = records.sealed(msgspec.structs.replace(after(before, what), version=2))
     with pytest.raises(msgspec.ValidationError, match="version 2 is not 1"):
-        events.decode(events.encode(newer))
+        records.decode(records.encode(newer))
+
+
+@given(STATES, WHATS, st.data())
+def test_an_edited_event_is_refused(before: State, what: What, data: st.DataObject) -> None:
+    """Wherever a byte of it is another one."""
+    stored = bytearray(records.encode(records.sealed(after(before, what))))
+    place = data.draw(st.integers(0, len(stored) - 1))
+    stored[place] = data.draw(st.integers(0, 255).filter(lambda byte: byte != stored[place]))
+    with pytest.raises(msgspec.DecodeError):
+        records.decode(bytes(stored))
+
+
+@given(STATES, WHATS, WHATS)
+def test_an_event_names_the_one_before_it(before: State, first: What, then: What) -> None:
+    """One that was taken out, or put in the place of another, shows."""
+    one = records.sealed(after(before, first))
+    other = records.sealed(msgspec.structs.replace(one, at="another time"))
+    two = records.sealed(after(one.state, then))
+    assert two.previous == one.digest
+    assert events.follows(one.state, two)
+    assert not events.follows(other.state, two)
+    assert not events.follows(before, two)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"version":1}', b"\xff"])
 def test_what_is_no_event_is_refused(data: bytes) -> None:
     """With an error of the decoder."""
     with pytest.raises(msgspec.DecodeError):
-        events.decode(data)
+        records.decode(data)
 
 
 @given(STATES, st.lists(WHATS, max_size=8))
@@ -214,7 +237,7 @@ def test_every_event_takes_the_next_offset_and_carries_the_state_after_it(before
     for number, what in enumerate(whats, 1):
         event = after(state, what)
         assert event.offset == event.state.offset == before.offset + number
-        assert event.state == events.fold(state, what)
+        assert events.follows(state, event)
         state = event.state
 
 
@@ -277,6 +300,8 @@ def test_a_backfill_never_moves_the_watermark_or_the_sequential_id(before: State
     assume(not is_reading(what))
     state = events.fold(before, what)
     moved: dict[str, Any] = {"offset": before.offset + 1, "plans": state.plans}
+    if isinstance(what, ChunkRead) and what.segment:
+        moved |= {"rows": before.rows + what.segment.rows, "bytes": before.bytes + what.segment.bytes}
     if isinstance(what, ChunksDropped):
         moved["leaves"] = tuple(oid for oid in before.leaves if oid not in what.leaves)
         moved["past"] = {oid: past for oid, past in before.past.items() if oid not in what.leaves}
@@ -342,7 +367,12 @@ def test_other_events_leave_the_window_where_it_is(before: State, segment: Segme
         (PartitionsChanged(text, "what"), {"partitions": text}),
         (
             Supplied(segment, before.sequential_id + 1, text),
-            {"sequential_id": before.sequential_id + 1, "timestamp": text},
+            {
+                "sequential_id": before.sequential_id + 1,
+                "timestamp": text,
+                "rows": before.rows + segment.rows,
+                "bytes": before.bytes + segment.bytes,
+            },
         ),
     ]
     for what, changes in others:

@@ -19,7 +19,7 @@ from tidelog.windows import Database
 
 DATABASE = Database("1", 1, "d", 1)
 LEAVES = (1, 2)
-SEGMENT = Segment("k", "u", (), 1, 1, 1, "s")
+SEGMENT = Segment("k", "u", (), 1, 1, 1, "s", "d")
 COLUMNS = ("updated_at",)
 
 

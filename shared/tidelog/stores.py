@@ -1,0 +1,141 @@
+"""Where a lake can be read from: a bucket, or a folder that holds the same objects as files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, cast
+
+from botocore.exceptions import ClientError
+
+from tidelog.failures import error_code, store_errors
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+class NoSuchObjectError(KeyError):
+    """There is no object of that key."""
+
+
+class Listed(NamedTuple):
+    """An object as a listing shows it."""
+
+    key: str
+    size: int
+    """In bytes, as stored."""
+
+
+class Store(Protocol):
+    """Objects to read. Prefixes end with a slash."""
+
+    def keys(self, prefix: str, after: str = "") -> Iterator[Listed]:
+        """Yield the objects under a prefix in the order of their keys' bytes, those behind a key only."""
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yield the names right under a prefix that objects lie under, in order."""
+
+    def read(self, key: str) -> bytes:
+        """Return an object.
+
+        Raises:
+            NoSuchObjectError: it is not there.
+        """
+
+    def open(self, key: str) -> BinaryIO:
+        """Return an object as a stream of bytes.
+
+        Raises:
+            NoSuchObjectError: it is not there.
+        """
+
+
+class Bucket:
+    """A bucket of S3, or what lies under a prefix in it.
+
+    What fails raises StoreUnreachable or AccessDenied, but for a stream: that raises what botocore does.
+    """
+
+    def __init__(self, s3: S3Client, name: str, prefix: str = "") -> None:
+        self._s3 = s3
+        self._name = name
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+
+    def __str__(self) -> str:
+        return f"s3://{self._name}/{self._prefix}"
+
+    def keys(self, prefix: str, after: str = "") -> Iterator[Listed]:
+        """See `Store`."""
+        start = self._prefix + after if after else ""
+        with store_errors("list", prefix):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(
+                Bucket=self._name, Prefix=self._prefix + prefix, StartAfter=start
+            )
+            for page in pages:
+                for found in page.get("Contents", []):
+                    yield Listed(found["Key"].removeprefix(self._prefix), found["Size"])
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """See `Store`."""
+        whole = self._prefix + prefix
+        with store_errors("list", prefix):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix=whole, Delimiter="/")
+            for page in pages:
+                for found in page.get("CommonPrefixes", []):
+                    yield found["Prefix"].removeprefix(whole).rstrip("/")
+
+    def read(self, key: str) -> bytes:
+        """See `Store`."""
+        with store_errors("read", key):
+            return self.open(key).read()
+
+    def open(self, key: str) -> BinaryIO:
+        """See `Store`."""
+        with store_errors("read", key):
+            try:
+                body = self._s3.get_object(Bucket=self._name, Key=self._prefix + key)["Body"]
+            except ClientError as error:
+                if error_code(error) not in ("NoSuchKey", "404"):
+                    raise
+                raise NoSuchObjectError(key) from error
+        return cast("BinaryIO", body)
+
+
+class Folder:
+    """A folder of files, such as `tidelog local` writes and `aws s3 sync` makes of a bucket."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __str__(self) -> str:
+        return str(self._root)
+
+    def keys(self, prefix: str, after: str = "") -> Iterator[Listed]:
+        """See `Store`."""
+        found = [
+            (Path(place, name).relative_to(self._root).as_posix(), Path(place, name))
+            for place, _, names in os.walk(self._root / prefix)
+            for name in names
+        ]
+        for key, path in sorted(found, key=lambda each: each[0].encode()):
+            if key.encode() > after.encode():
+                yield Listed(key, path.stat().st_size)
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """See `Store`."""
+        place = self._root / prefix
+        if place.is_dir():
+            yield from sorted(each.name for each in place.iterdir() if each.is_dir())
+
+    def read(self, key: str) -> bytes:
+        """See `Store`."""
+        with self.open(key) as file:
+            return file.read()
+
+    def open(self, key: str) -> BinaryIO:
+        """See `Store`."""
+        try:
+            return (self._root / key).open("rb")
+        except FileNotFoundError as error:
+            raise NoSuchObjectError(key) from error
