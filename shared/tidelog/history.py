@@ -32,7 +32,7 @@ class History:
 
     def tables(self) -> Iterator[TableName]:
         """Yield every table that has a ledger, by name."""
-        return map(TableName.from_path, self._store.folders("ledger/"))
+        return iter(sorted(map(TableName.from_path, self._store.folders("ledger/"))))
 
     def offsets(self, table: TableName, after: int = 0) -> Iterator[int]:
         """Yield the offsets of a table's events behind one, in order."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, cast
 
 from botocore.exceptions import ClientError
 
+from tidelog.errors import InvalidSetting
 from tidelog.failures import error_code, store_errors
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Store(Protocol):
         """Yield the objects under a prefix in the order of their keys' bytes, those behind a key only."""
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """Yield the names right under a prefix that objects lie under, in order."""
+        """Yield the names right under a prefix that objects lie under, in any order."""
 
     def read(self, key: str) -> bytes:
         """Return an object.
@@ -126,7 +127,7 @@ class Folder:
         """See `Store`."""
         place = self._root / prefix
         if place.is_dir():
-            yield from sorted(each.name for each in place.iterdir() if each.is_dir())
+            yield from (each.name for each in place.iterdir() if each.is_dir())
 
     def read(self, key: str) -> bytes:
         """See `Store`."""
@@ -139,3 +140,22 @@ class Folder:
             return (self._root / key).open("rb")
         except FileNotFoundError as error:
             raise NoSuchObjectError(key) from error
+
+
+def find_store(place: str, s3: Callable[[], S3Client]) -> Store:
+    """Return the store at `s3://bucket`, `s3://bucket/prefix` or a folder's path.
+
+    Args:
+        place: where the lake is.
+        s3: makes a client, if one is needed.
+
+    Raises:
+        InvalidSetting: there is no lake.
+        AccessDenied, StoreUnreachable: as they say.
+    """
+    bucket, _, prefix = place.removeprefix("s3://").partition("/")
+    store = Bucket(s3(), bucket, prefix) if place.startswith("s3://") else Folder(Path(place))
+    if next(store.folders("ledger/"), None) is None:
+        hint = "Name what holds data/ and ledger/: a folder that `tidelog local run --lake` has filled, or a bucket"
+        raise InvalidSetting("open the lake", place, "there is no ledger in it", hint)
+    return store
