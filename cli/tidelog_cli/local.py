@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,12 +12,12 @@ from itertools import islice, pairwise
 from math import ceil
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import typer
 from rich.console import Console
 
 import tidelog_sandbox
+from tidelog_cli.address import ChunkMegabytes, ConfigFile, Database, Exclude, Tables, read_address
 from tidelog_cli.backfill import send_again
 from tidelog_cli.config import read_document
 from tidelog_cli.output import console, live_line, show_tick, size
@@ -32,42 +31,7 @@ from tidelog_sandbox.sandbox import Sandbox
 app = typer.Typer(help="Run tidelog on this machine: the real template, on a local AWS.", no_args_is_help=True)
 
 _RECHECK_SECONDS = 1
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_TLS = {"verify-full": "verify-full", "verify-ca": "verify-full", "require": "require", "disable": "disable"}
-
-Database = Annotated[
-    str,
-    typer.Option(
-        envvar="TIDELOG_DATABASE",
-        metavar="URL",
-        help="postgresql://user@host:port/db. The password may stand in it (user:password@) or in PGPASSWORD. "
-        "Add ?sslmode=verify-full, require or disable; without it the server's certificate is verified, unless the "
-        "server is on this machine.",
-    ),
-]
 Lake = Annotated[Path, typer.Option(file_okay=False, help="Folder that becomes the lake: data/, ledger/ and schema/.")]
-Tables = Annotated[
-    list[str] | None,
-    typer.Option("--tables", help="Pattern of tables to take, such as 'public.*'. May be repeated. Default: all."),
-]
-Exclude = Annotated[
-    list[str] | None, typer.Option("--exclude", help="Pattern of tables to leave out. May be repeated.")
-]
-
-ChunkMegabytes = Annotated[
-    int, typer.Option(min=1, metavar="MB", help="What takes more than this to read is read in chunks, side by side.")
-]
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        exists=True,
-        dir_okay=False,
-        help="The configuration document. What it says wins over the other options.",
-    ),
-]
 
 
 @app.command()
@@ -183,25 +147,6 @@ def run_tick(sandbox: Sandbox, title: str) -> TickResult:
         except TickFailedError as error:
             console(err=True).print(f"tidelog: {error}", style="red", markup=False)
             raise typer.Exit(1) from error
-
-
-def read_address(database: str) -> tuple[str, str]:
-    """Return a database's address without options, the password of the environment in it, and the kind of TLS."""
-    parts = urlsplit(database)
-    options = parse_qs(parts.query)
-    if unknown := set(options) - {"sslmode"}:
-        raise typer.BadParameter(
-            f"{unknown.pop()} is no option of the address: only sslmode is", param_hint="--database"
-        )
-    default = "disable" if parts.hostname in _LOOPBACK else "verify-full"
-    mode = options.get("sslmode", [default])[0]
-    if mode not in _TLS:
-        raise typer.BadParameter(f"sslmode {mode} is not one of {', '.join(_TLS)}", param_hint="--database")
-    where = parts.netloc
-    if parts.username and parts.password is None and "PGPASSWORD" in os.environ:
-        user, _, host = where.rpartition("@")
-        where = f"{user}:{quote(os.environ['PGPASSWORD'], safe='')}@{host}"
-    return urlunsplit((parts.scheme, where, parts.path, "", "")), _TLS[mode]
 
 
 def _template() -> Path:

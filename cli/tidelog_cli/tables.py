@@ -1,4 +1,4 @@
-"""`tidelog tables`: each table of a stack, how it is read, and up to when it is complete."""
+"""`tidelog tables`: each table of a stack, how it is read, and up to when it is complete; or a database, looked at."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import typer
 from tidelog.errors import TidelogError
 from tidelog.messages import VERSION
 from tidelog.parameters import Parameters, Summary
+from tidelog.selection import Selection
 from tidelog.state import Lack
 from tidelog.tables import TableName
+from tidelog_cli.address import AnyDatabase, ChunkMegabytes, ConfigFile, Exclude, Tables, TimeBoundMegabytes
 from tidelog_cli.output import aligned, console, duration, moment
-from tidelog_cli.stack import Stack, StackName
+from tidelog_cli.place import AnyStack
+from tidelog_cli.stack import Stack
 
 _NOT_YET: dict[Lack | None, str] = {
     None: "",
@@ -24,11 +27,48 @@ _NOT_YET: dict[Lack | None, str] = {
 }
 
 
-def tables(stack: StackName, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the tables: how each is read and why so, when it was read last, up to when it is complete. Times are UTC.
+def tables(
+    context: typer.Context,
+    stack: AnyStack = None,
+    database: AnyDatabase = None,
+    include: Tables = None,
+    exclude: Exclude = None,
+    *,
+    config: ConfigFile = None,
+    time_bound_megabytes: TimeBoundMegabytes = 64,
+    chunk_megabytes: ChunkMegabytes = 512,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the tables: of a stack, how each is read and why so, when it was read last, up to when it is complete.
 
-    Below them stands who holds the horizon, if a transaction is open.
+    Of a database, what would be ingested and how, what not and why: before anything is deployed. Only its catalog is
+    read. Exit status 1 if a table that is to be ingested can't be. Times are UTC.
     """
+    given = {name for name in ("stack", "database") if _is_given(context, name)}
+    if given == {"stack", "database"}:
+        raise typer.BadParameter("name a stack or a database, not both", param_hint="--stack, --database")
+    if database and "stack" not in given:
+        from tidelog_cli.preview import preview  # noqa: PLC0415 - it takes a database's driver
+
+        wanted = Selection(tuple(include or ["*"]), tuple(exclude or []))
+        if not preview(
+            database, wanted, config, as_json=as_json, time_bound=time_bound_megabytes, chunk=chunk_megabytes
+        ):
+            raise typer.Exit(1)
+    elif stack:
+        _of_stack(stack, as_json=as_json)
+    else:
+        said = "name a stack with --stack, or a database with --database to see what would be ingested"
+        raise typer.BadParameter(said, param_hint="--stack")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Say whether an option stands on the command line itself: it counts before the variables of the other one."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _of_stack(stack: str, *, as_json: bool) -> None:
     found = Stack.find(stack)
     parameters = Parameters(found.client("ssm"), found.outputs["ParameterPrefix"])
     known = sorted(parameters.read_all())

@@ -24,6 +24,7 @@ from tidelog.tables import Table, Type
 _BOOL, _JSON, _JSONB, _MONEY = 16, 114, 3802, 790
 _INTEGERS = frozenset({20, 21, 23})
 _VECTORS = frozenset({22, 30})
+_BYTEA, _FRACTIONS = 17, frozenset({700, 701, 1700})
 
 # A select list holds at most 1664 entries (MaxTupleAttributeNumber), a table 1600 columns; a column takes two entries.
 _MOST_COLUMNS = 800
@@ -72,6 +73,32 @@ def _value(column: str, oid: int, types: Mapping[int, Type]) -> str:
     else:
         value = f"to_json({column})"
     return _one_line(f"({value})::text") if _holds_json(kind.oid, types) else value
+
+
+def remarks(table: Table) -> dict[str, tuple[str, ...]]:
+    """Return what a reader of some columns' values has to know, each remark with its columns."""
+    types = {kind.oid: kind for kind in table.types}
+    found: dict[str, tuple[str, ...]] = {}
+    for column in table.columns:
+        if remark := _remark(column.type, types):
+            found[remark] = (*found.get(remark, ()), column.name)
+    return found
+
+
+def _remark(oid: int, types: Mapping[int, Type]) -> str:
+    kind = _base(oid, types)
+    if _unreadable(kind.oid, types):
+        return "as PostgreSQL's own text"
+    element = _base(kind.element, types) if kind.element else kind
+    if element.oid in (_JSON, _JSONB):
+        return "JSON null reads back as SQL NULL"
+    if element.oid == _MONEY:
+        return "as numeric, without the currency"
+    if element.oid == _BYTEA:
+        return "hexadecimal text; a value above 510 MB can't be read"
+    if element.oid in _FRACTIONS:
+        return "NaN and the infinities are strings"
+    return "as array text where the first index is not 1" if kind.element else ""
 
 
 def _one_line(text: str) -> str:

@@ -209,13 +209,20 @@ def _in_chunks(
 
 
 def _indexed_times(table: Table) -> tuple[str, ...]:
-    return tuple(column for column in table.timestamp_columns if all(column in leaf.indexed for leaf in table.leaves))
+    return tuple(column for column in table.timestamp_columns if table.is_indexed(column))
 
 
 def planned(leaf: Leaf, work: float, chunk_bytes: int) -> PlannedLeaf:
     """Return a leaf, divided so that no chunk is more work than it may be, as far as it is spread evenly."""
     chunks = min(leaf.pages, ceil(work / chunk_bytes))
     return PlannedLeaf(leaf.oid, str(leaf.table_name), leaf.filenode, leaf.pages, chunks, leaf.size)
+
+
+def first_chunks(table: Table, chunk_bytes: int) -> int:
+    """Return in how many chunks a table is read that was never read; 0 where one run does it."""
+    if table.size <= chunk_bytes:
+        return 0
+    return sum(planned(leaf, leaf.size, chunk_bytes).chunks for leaf in table.leaves)
 
 
 def whole_reading(opened: Findable, state: State) -> Reading:

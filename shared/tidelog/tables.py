@@ -203,6 +203,10 @@ class Table(msgspec.Struct, frozen=True):
         """Every column of type date, timestamp or timestamptz, whatever its name, and its type."""
         return {c.name: _TIMESTAMP_TYPES[c.type] for c in self.columns if c.type in _TIMESTAMP_TYPES}
 
+    def is_indexed(self, column: str) -> bool:
+        """Say whether an index is led by a column, in every relation that holds rows."""
+        return all(column in leaf.indexed for leaf in self.leaves)
+
     def numbers_of(self, columns: Iterable[str]) -> tuple[int, ...]:
         """Return the numbers of some columns."""
         numbers = {column.name: column.number for column in self.columns}

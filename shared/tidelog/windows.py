@@ -22,7 +22,7 @@ from tidelog import timestamps
 from tidelog.hidden import Unseen
 from tidelog.quoting import identifier, literal
 from tidelog.ranges import whole_days
-from tidelog.tables import Leaf, Table
+from tidelog.tables import Table
 from tidelog.tablesettings import TableSettings
 
 REACH = 2**31 - 1
@@ -244,7 +244,7 @@ def choose_strategy(table: Table, *, time_bound_bytes: int, settings: TableSetti
         return Strategy("xmin", (), "it has no timestamp column")
     if table.bytes < time_bound_bytes:
         return Strategy("xmin", (), f"at {table.bytes / 2**20:.1f} MiB it is small enough to look at every row")
-    indexed = [column for column in table.timestamp_columns if _leads_everywhere(column, table.leaves)]
+    indexed = [column for column in table.timestamp_columns if table.is_indexed(column)]
     if not indexed:
         return Strategy("xmin", (), f"no index is led by {' or '.join(table.timestamp_columns)}")
     never_null = {column.name for column in table.columns if column.not_null}
@@ -262,13 +262,9 @@ def _chosen(table: Table, settings: TableSettings) -> Strategy:
         return Strategy("xmin", (), reason)
     if not columns:
         raise settings.refusal("strategy", table.table_name, "it has no timestamp column", "Name timestamp_columns")
-    missing = [column for column in columns if not _leads_everywhere(column, table.leaves)]
+    missing = [column for column in columns if not table.is_indexed(column)]
     though = f", though no index is led by {' or '.join(missing)}" if missing else ""
     return Strategy("timestamp", columns, reason + though)
-
-
-def _leads_everywhere(column: str, leaves: Iterable[Leaf]) -> bool:
-    return all(column in leaf.indexed for leaf in leaves)
 
 
 def next_bound(previous: str | None, watermark: str | None, began: str | None, look_back: float) -> str | None:
