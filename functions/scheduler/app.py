@@ -129,7 +129,7 @@ def report_sight(sight: Sight, stack: str) -> None:
     for table, seconds in sight.stale:
         logger.error("table stale", table=table, seconds=round(seconds))
     if sight.holder:
-        logger.info("horizon held", by=sight.holder, seconds=round(sight.held))
+        logger.info("horizon held", holder=sight.holder, seconds=round(sight.held))
     emit(
         stack,
         ("StalestTableSeconds", MetricUnit.Seconds, sight.stalest),

@@ -1,13 +1,16 @@
 """The resource types and properties that moto's CloudFormation leaves out, each by the call that makes it."""
 
 import json
+import uuid
 from typing import Any
 
 from moto.awslambda.models import LambdaFunction, LayerVersion
+from moto.cloudwatch.models import Dashboard
 from moto.core.common_models import CloudFormationModel
 from moto.s3.models import FakeBucket
 
 from tidelog_sandbox.cloud import ACCOUNT
+from tidelog_sandbox.dashboards import check_dashboard, check_query
 from tidelog_sandbox.mending import add, mend
 from tidelog_sandbox.stacks import Api, Made, ResourceType, name_failures, refuse_unknown_types, register
 
@@ -80,6 +83,12 @@ def _event_invoke_config(api: Api, name: str, properties: dict[str, Any]) -> Mad
     return Made(name, {})
 
 
+def _query(api: Api, name: str, properties: dict[str, Any]) -> Made:
+    """It is there for the console alone, and moto has no call for it; but it can be said whether it could be run."""
+    check_query(api, properties)
+    return Made(str(uuid.uuid5(uuid.NAMESPACE_URL, name)), {})
+
+
 TYPES = (
     ResourceType("AWS::CloudWatch::Alarm", "AlarmName", _alarm, _remove_alarm),
     ResourceType(
@@ -98,6 +107,7 @@ TYPES = (
     ResourceType("AWS::SQS::QueuePolicy", "", _queue_policy),
     ResourceType("AWS::SNS::TopicPolicy", "", _topic_policy),
     ResourceType("AWS::Logs::MetricFilter", "FilterName", _metric_filter),
+    ResourceType("AWS::Logs::QueryDefinition", "Name", _query),
     ResourceType("AWS::Lambda::EventInvokeConfig", "", _event_invoke_config),
 )
 
@@ -108,6 +118,7 @@ def install(endpoint: str) -> list[type[CloudFormationModel]]:
     name_failures()
     _complete_functions()
     _complete_buckets(endpoint)
+    _check_dashboards(endpoint)
     return [register(kind, endpoint) for kind in TYPES]
 
 
@@ -166,6 +177,15 @@ def _complete_buckets(endpoint: str) -> None:
         return bucket
 
     create = mend(FakeBucket, "create_from_cloudformation_json", staticmethod(complete))
+
+
+def _check_dashboards(endpoint: str) -> None:
+    def check(name: str, document: Any, account_id: str, region_name: str, **kwargs: Any) -> Dashboard:
+        check_dashboard(Api(endpoint, region_name), document["Properties"]["DashboardBody"])
+        dashboard: Dashboard = create(name, document, account_id, region_name, **kwargs)
+        return dashboard
+
+    create = mend(Dashboard, "create_from_cloudformation_json", staticmethod(check))
 
 
 def _lifecycle_rule(rule: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """CloudFormation, complete: every resource of a template is made, or the stack is refused.
 
 moto leaves out, with no more than a warning, each resource type that it does not know, and several properties of those
-that it does. :class:`ResourceType` describes one more type by the call that makes it; what is left must stand in
-``LEFT_OUT``, with the reason.
+that it does. :class:`ResourceType` describes one more type by the call that makes it.
 """
 
 import json
@@ -17,10 +16,6 @@ from moto.cloudformation.exceptions import ValidationError
 from moto.core.common_models import CloudFormationModel
 
 from tidelog_sandbox.mending import mend
-
-LEFT_OUT: Mapping[str, str] = {
-    "AWS::Logs::QueryDefinition": "a saved query is there for the console alone, and moto has no call for it",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +156,9 @@ def refuse_unknown_types() -> None:
         known = parsing.get_model_map()
         for name, resource in resources._resource_json_map.items():  # noqa: SLF001  # moto's own
             kind = resource["Type"]
-            if kind not in known and kind not in LEFT_OUT and kind not in parsing.NULL_MODELS:
+            if kind not in known and kind not in parsing.NULL_MODELS:
                 raise ValidationError(
-                    message=f"{name}: the sandbox does not make resources of type {kind}. Describe it in resources.py, "
-                    "or leave it out with a reason in stacks.py"
+                    message=f"{name}: the sandbox does not make resources of type {kind}. Describe it in resources.py"
                 )
         load(resources)
 

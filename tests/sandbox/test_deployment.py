@@ -1,5 +1,6 @@
 """The template is deployed whole, or not at all."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,38 @@ def test_a_resource_of_an_unknown_type_is_refused(cloud: Cloud, tmp_path: Path) 
     with pytest.raises(SandboxError, match=r"Pipe: .*AWS::Pipes::Pipe"):
         deploy(cloud, template, "refused", {})
     assert not [topic for topic in cloud.client("sns").list_topics()["Topics"] if "not-made" in topic["TopicArn"]]
+
+
+METRIC = ["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", "nowhere"]
+UNSEEN = {
+    "is not JSON": "{",
+    "no widgets of type pie": {"type": "pie"},
+    "nowhere|does not exist|NonExistentQueue": {"type": "metric", "properties": {"metrics": [METRIC]}},
+    "no metric AWS/SQS Age": {"type": "metric", "properties": {"metrics": [["AWS/SQS", "Age", "QueueName", "q"]]}},
+    "no metrics of AWS/EC2": {"type": "metric", "properties": {"metrics": [["AWS/EC2", "CPU", "InstanceId", "i"]]}},
+    "no log group gone": {"type": "log", "properties": {"query": "SOURCE 'gone' | fields a"}},
+    "does not know the command parse": {"type": "log", "properties": {"query": "parse a"}},
+    "no alarm off": {"type": "alarm", "properties": {"alarms": ["arn:aws:cloudwatch:eu-west-2:1:alarm:off"]}},
+}
+
+
+@pytest.mark.parametrize("complaint", UNSEEN)
+def test_a_dashboard_that_would_show_nothing_is_refused(cloud: Cloud, complaint: str) -> None:
+    """On AWS it is made, and stays empty."""
+    widget = UNSEEN[complaint]
+    body = widget if isinstance(widget, str) else json.dumps({"widgets": [widget]})
+    resources = {"Seen": {"Type": "AWS::CloudWatch::Dashboard", "Properties": {"DashboardBody": body}}}
+    with pytest.raises(SandboxError, match=complaint):
+        deploy(cloud, {"Resources": resources}, f"unseen-{[*UNSEEN].index(complaint)}", {})
+
+
+def test_a_saved_query_that_could_not_be_run_is_refused(cloud: Cloud) -> None:
+    """Its log groups have to be there, and it has to be one."""
+    query = {"Name": "none", "QueryString": "fields a", "LogGroupNames": ["gone"]}
+    for change, complaint in (({}, "no log group gone"), ({"QueryString": "stats rows by table"}, "functions of many")):
+        resources = {"Saved": {"Type": "AWS::Logs::QueryDefinition", "Properties": {**query, **change}}}
+        with pytest.raises(SandboxError, match=complaint):
+            deploy(cloud, {"Resources": resources}, f"unsaved-{len(change)}", {})
 
 
 def test_an_alarm_that_is_made_of_alarms_is_refused(cloud: Cloud) -> None:

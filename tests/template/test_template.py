@@ -304,6 +304,35 @@ def test_whatever_fails_or_falls_silent_has_an_alarm_with_words(of_type: Find, p
         )
 
 
+def test_the_dashboard_shows_every_alarm_and_its_metric(resources: dict[str, Any], of_type: Find) -> None:
+    """tests/stack/test_dashboard.py holds the rest of it to what the functions emit and log."""
+    widgets = json.loads(resources["Dashboard"]["DashboardBody"]["Fn::Sub"].replace("${StaleSeconds}", "1").replace(
+        "${HorizonSeconds}", "1"))["widgets"]  # fmt: skip
+    shown = {
+        (row[0], row[1], row[3]) for widget in widgets for row in widget["properties"].get("metrics", [])
+    }  # with the resource that it is of
+    for name, alarm in of_type("CloudWatch::Alarm").items():
+        [value] = (dimension["Value"] for dimension in alarm["Dimensions"])
+        subject = ".".join(value["Fn::GetAtt"]) if "Fn::GetAtt" in value else value["Ref"]
+        assert (alarm["Namespace"], alarm["MetricName"], f"${{{subject}}}") in shown, name
+    [of_alarms] = [widget["properties"]["alarms"] for widget in widgets if widget["type"] == "alarm"]
+    assert {arn.strip("${}") for arn in of_alarms} == {f"{name}.Arn" for name in of_type("CloudWatch::Alarm")}
+
+
+def test_widgets_lie_side_by_side_within_the_24_columns(resources: dict[str, Any]) -> None:
+    """No two share a place."""
+    body = resources["Dashboard"]["DashboardBody"]["Fn::Sub"]
+    places = [
+        tuple(map(int, found)) for found in re.findall(r'"x": (\d+), "y": (\d+), "width": (\d+), "height": (\d+)', body)
+    ]
+    cells = [
+        (x, y) for left, top, wide, high in places for x in range(left, left + wide) for y in range(top, top + high)
+    ]
+    assert len(places) == body.count('"type": ')
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+
+
 def test_a_tick_that_can_not_be_started_or_fails_is_kept(resources: dict[str, Any], of_type: Find) -> None:
     """By the schedule where it could not start the function, by Lambda where the function failed each time."""
     kept = {"Fn::GetAtt": ["MissedTicks", "Arn"]}

@@ -106,6 +106,18 @@ def test_the_runbook_lists_every_alarm_and_every_metric() -> None:
     } == (emitted)
 
 
+def test_the_runbook_lists_every_saved_query_and_names_no_other() -> None:
+    """Where it says what to look at, it is by the names that the console shows."""
+    text = (ROOT / "template.yaml").read_text(encoding="utf-8")
+    saved = set(re.findall(r"Name: !Sub \${AWS::StackName}/(.+)", text))
+    table = RUNBOOK.split("## The dashboard and the saved queries")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)) == saved
+    alarms = RUNBOOK.split("## The alarms")[1].split("\n## ")[0]
+    named = re.findall(r"query `(.+?)`", alarms)
+    assert set(named) <= saved
+    assert len(named) >= 7
+
+
 def test_the_commands_of_the_documents_are_there() -> None:
     """With the options that they give them."""
     root: Any = typer.main.get_command(app)
