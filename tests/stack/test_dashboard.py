@@ -1,4 +1,4 @@
-"""The dashboard and the saved queries show what the functions log and measure: run over the lines of a real stack."""
+"""What an operator sees of a real stack: the dashboard, the saved queries run over its log lines, what it costs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import CreateDatabase
-from tests.stack.command import kill_waiting
+from tests.stack.command import kill_waiting, tidelog
 from tests.tide import Database, wait_for
 from tidelog_sandbox import insights
 from tidelog_sandbox.deployment import translate
@@ -51,6 +51,7 @@ class Seen:
     """What a stack shows of itself, and what its functions have logged."""
 
     def __init__(self, sandbox: Sandbox, invocations: list[Invocation]) -> None:
+        self.sandbox = sandbox
         cloudwatch = sandbox.client("cloudwatch")
         [entry] = cloudwatch.list_dashboards()["DashboardEntries"]
         body = json.loads(cloudwatch.get_dashboard(DashboardName=entry["DashboardName"])["DashboardBody"])
@@ -192,3 +193,35 @@ def test_metrics_on_the_dashboard_are_emitted_and_the_reverse(seen: Seen) -> Non
         if not row[0].startswith("AWS/")
     }
     assert shown == emitted
+
+
+def test_a_stack_costs_what_its_ledgers_and_cloudwatch_say(seen: Seen) -> None:
+    """Tables, bytes and schedule are its own; so are run times, once CloudWatch has measured them."""
+    sandbox = seen.sandbox
+
+    def asked(*options: str) -> dict[str, Any]:
+        answer = tidelog("cost", "--json", *options, **sandbox.environment, TIDELOG_STACK="tidelog")
+        found: dict[str, Any] = json.loads(answer)
+        return found
+
+    before = asked()
+    items = {(item["service"], item["what"]): item for item in before["items"]}
+    segments = sandbox.client("s3").list_objects_v2(Bucket=sandbox.outputs["LakeBucket"], Prefix="data/")["Contents"]
+    stored = items["S3", "storage, GB"]["quantity"] * 1e9
+    assert sum(segment["Size"] for segment in segments) < stored < 1e6
+    assert items["Lambda", "runs of workers"]["quantity"] == 4 * (31 + 31)  # its schedules are daily
+    assert before["dollars"] == round(sum(item["dollars"] for item in before["items"]), 2)
+    assert any("less than a day" in line for line in before["assumptions"])
+    sandbox.client("cloudwatch").put_metric_data(
+        Namespace="AWS/Lambda",
+        MetricData=[
+            {
+                "MetricName": "Duration",
+                "Dimensions": [{"Name": "FunctionName", "Value": sandbox.outputs["WorkerFunction"]}],
+                "StatisticValues": {"SampleCount": 4, "Sum": 10_000, "Minimum": 1000, "Maximum": 4000},
+            }
+        ],
+    )
+    after = {(item["service"], item["what"]): item for item in asked("--schedule", "rate(1 hour)")["items"]}
+    assert after["Lambda", "runs of workers"]["quantity"] == 4 * (730 + 31)
+    assert after["Lambda", "time of workers, GB-seconds"]["quantity"] == 4 * (730 + 31) * 2.5 / 2
