@@ -12,8 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tidelog_cli.ticks import TableResult, TickResult
-
 _WIDE = 240  # where nobody looks, nothing is cut off
 
 
@@ -57,30 +55,6 @@ def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def show_tick(screen: Console, tick: TickResult) -> None:
-    """Print what a tick wrote, what was unchanged, and what was left out; failures go to stderr."""
-    written = [table for table in tick.tables if table.outcome in ("snapshotted", "ingested", "planned")]
-    if written:
-        rows = [_row(table) for table in written]
-        total = ("", f"{sum(t.rows for t in written):,}", size(sum(t.bytes for t in written)), "", "")
-        screen.print(aligned(("table", "rows", "bytes", "sequential id", "seconds"), [*rows, total]))
-    unchanged = [table.table for table in tick.tables if table.outcome in ("unchanged", "covered", "waiting")]
-    if unchanged:
-        screen.print(f"unchanged: {', '.join(unchanged)}", markup=False)
-    for left in tick.skipped:
-        screen.print(f"not taken: {left['table']} is {left['reason']}", markup=False)
-    errors = console(err=True)
-    for left in tick.refused:
-        errors.print(f"refused: {left['table']}: {left['reason']}", style="red", markup=False)
-    for failed in tick.failed:
-        errors.print(f"failed: {failed.reason}", style="red", markup=False)
-
-
-def _row(table: TableResult) -> tuple[str, ...]:
-    number = {"ingested": f"{table.sequential_id}", "planned": f"{table.chunks} chunks"}.get(table.outcome, "snapshot")
-    return (table.table, f"{table.rows:,}", size(table.bytes), number, f"{table.seconds:.2f}")
 
 
 class Line:

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
-import boto3
 import typer
-from botocore.config import Config
 from botocore.exceptions import ClientError, NoCredentialsError, NoRegionError
 
 from tidelog import errors
@@ -60,7 +58,7 @@ class Stack:
         subject = f"the stack {name}"
         try:
             with store_errors("find", subject):
-                [described] = boto3.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+                [described] = _client("cloudformation").describe_stacks(StackName=name)["Stacks"]
         except StoreUnreachable as error:
             match error.__cause__:
                 case NoRegionError() | NoCredentialsError():
@@ -141,4 +139,7 @@ def find_configurations(name: str) -> tuple[Configurations, bool]:
 
 def _client(service: str) -> Any:
     """Return a client that waits for a function as long as that may take."""
+    import boto3  # noqa: PLC0415 - it takes long to load, and --help needs none of it
+    from botocore.config import Config  # noqa: PLC0415 - so does this
+
     return boto3.client(service, config=Config(read_timeout=90))  # type: ignore[call-overload] # one of many
