@@ -260,8 +260,8 @@ class Machine(RuleBasedStateMachine):
         self.tide.check(table)
         latest = self.tide.latest(table)
         for key, row in self.tide.table(table).items():
-            found = latest.get(key, {})
-            assert {column: found.get(column) for column in row} == row
+            found = {column: latest.get(key, {}).get(column) for column in row}
+            assert found == row, (table, row, latest.get(key), self.tide.kinds(table))
         twice = Counter((row["id"], row["version"]) for row in self.tide.rows(table)).most_common(1)
         events = self.tide.events(table)
         announced = sum(map(announces, events)) + self._rewrites
