@@ -19,10 +19,14 @@ class _Commands(LazyGroup):
     places = {  # noqa: RUF012 - declared as a class variable where it comes from
         "demo": ("tidelog_cli.demo:demo", "See it work on this machine, on a shop's database."),
         "local": ("tidelog_cli.local:app", "Run tidelog on this machine, on a database of your own."),
+        "status": ("tidelog_cli.status:status", "How all stands: ticks, queues, the horizon, each table."),
+        "history": ("tidelog_cli.history:history", "What happened to a table, and how many rows came when."),
         "tables": ("tidelog_cli.tables:tables", "How each table is read and why so, and up to when it is complete."),
+        "run": ("tidelog_cli.run:run", "Ingest now, all tables or some."),
         "sweep": ("tidelog_cli.sweep:sweep", "Look now for rows that timestamps do not tell of."),
         "backfill": ("tidelog_cli.backfill:app", "Read rows again, and look after large reads under way."),
         "config": ("tidelog_cli.config:app", "The configuration: which tables are taken, and how each is read."),
+        "rebuild": ("tidelog_cli.rebuild:rebuild", "Parameter Store from the ledgers, where the two differ."),
         "dead-letters": ("tidelog_cli.dead_letters:app", "What could not be worked off: look at it, send it back."),
     }
 

@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+import typer
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.prompt import Confirm
 from rich.table import Table
+from rich.text import Text
 
 _WIDE = 240  # where nobody looks, nothing is cut off
 
@@ -55,6 +59,46 @@ def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def fitted(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: Sequence[str],
+    spare: Sequence[str],
+    screen: Console,
+) -> Table:
+    """Return a plain table that fits on the screen: columns are left out until it does, of `spare` the first one first.
+
+    If it still does not fit, the texts of the columns `left`, which are aligned to the left, take more lines.
+    """
+    kept = list(headings)
+    for out in (*spare, None):
+        chosen = [headings.index(heading) for heading in kept]
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        for heading in kept:
+            folds = heading in left
+            table.add_column(heading, justify="left" if folds else "right", no_wrap=not folds, overflow="fold")
+        for row in rows:
+            table.add_row(*(row[number] for number in chosen))
+        if (
+            out is None
+            or Measurement.get(screen, screen.options.update(width=_WIDE * 2), table).maximum <= screen.width
+        ):
+            break
+        kept.remove(out)
+    return table
+
+
+def confirm(question: str) -> None:
+    """Ask, and end the command unless the answer is yes.
+
+    Raises:
+        typer.Abort: it is not; or there is nobody to ask.
+    """
+    if not Confirm.ask(Text(question), console=console(err=True), default=False):
+        raise typer.Abort
 
 
 class Line:

@@ -19,7 +19,11 @@ from tidelog.dispatch import Dispatch
 from tidelog.errors import InvalidSetting, StoreUnreachable, TidelogError
 from tidelog.failures import error_code, store_errors
 from tidelog.ledger import Ledger
+from tidelog.messages import VERSION
 from tidelog.queues import WorkQueue
+
+AT_ONCE = 32
+"""How many calls of AWS are under way side by side at most."""
 
 StackName = Annotated[
     str,
@@ -98,7 +102,7 @@ class Stack:
         return Dispatch(self.ledger, WorkQueue(self.client("sqs"), self.outputs["BackfillQueueUrl"]))
 
     def ask(self, request: Mapping[str, object]) -> dict[str, Any]:
-        """Have the scheduler answer a request.
+        """Have the scheduler answer a request, or run a tick.
 
         Raises:
             TidelogError: what is wrong with it.
@@ -116,6 +120,15 @@ class Stack:
             kind: type[TidelogError] = getattr(errors, error["kind"])
             raise kind(error["operation"], error["subject"], error["reason"], error["hint"])
         return said
+
+    def horizon(self) -> dict[str, Any] | None:
+        """Return who holds the horizon, as the scheduler sees it: `seconds`, `holder` and `remedy`; None where nobody.
+
+        Raises:
+            TidelogError: the database or the scheduler could not be asked.
+        """
+        horizon: dict[str, Any] | None = self.ask({"version": VERSION, "type": "horizon"})["horizon"]
+        return horizon
 
     @property
     def queues(self) -> Mapping[str, str]:
@@ -142,4 +155,5 @@ def _client(service: str) -> Any:
     import boto3  # noqa: PLC0415 - it takes long to load, and --help needs none of it
     from botocore.config import Config  # noqa: PLC0415 - so does this
 
-    return boto3.client(service, config=Config(read_timeout=90))  # type: ignore[call-overload] # one of many
+    config = Config(read_timeout=90, max_pool_connections=AT_ONCE)
+    return boto3.client(service, config=config)  # type: ignore[call-overload] # one of many

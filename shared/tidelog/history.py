@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from itertools import islice
 from typing import TypeVar
 
@@ -67,6 +68,29 @@ class History:
         except msgspec.DecodeError as error:
             hint = "Was it changed by hand, or written by a newer tidelog?"
             raise UnreadableData("read", key, f"it is not an event: {error}", hint) from error
+
+    def before(self, table: TableName, head: Event, moment: datetime) -> Event | None:
+        """Return the newest event that was written at or before a moment, None where there is none.
+
+        Offsets are searched by halving. The clocks of workers differ a little, and so may the answer.
+
+        Args:
+            table: the table.
+            head: its newest event.
+            moment: with a zone.
+        """
+        if datetime.fromisoformat(head.at) <= moment:
+            return head
+        first, after = 0, head.offset  # The first is at or before it (0 stands for none), the other is not.
+        found = None
+        while after - first > 1:
+            middle = (first + after) // 2
+            event = self.read(table, middle)
+            if datetime.fromisoformat(event.at) <= moment:
+                first, found = middle, event
+            else:
+                after = middle
+        return found
 
     def events(self, table: TableName, after: int = 0) -> Iterator[Event]:
         """Yield the events of a table behind an offset, in order; there may be a day of them."""
