@@ -69,12 +69,13 @@ def fitted(
     spare: Sequence[str],
     screen: Console,
 ) -> Table:
-    """Return a plain table that fits on the screen: columns are left out until it does, of `spare` the first one first.
+    """Return a plain table that fits on the screen: columns are left out until it does, first empty ones, then `spare`.
 
     If it still does not fit, the texts of the columns `left`, which are aligned to the left, take more lines.
     """
     kept = list(headings)
-    for out in (*spare, None):
+    empty = [heading for number, heading in enumerate(headings) if not any(row[number] for row in rows)]
+    for out in (*empty, *(heading for heading in spare if heading not in empty), None):
         chosen = [headings.index(heading) for heading in kept]
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
         for heading in kept:

@@ -48,10 +48,15 @@ class History:
             table: the table.
             known: an offset that is there as far as the caller knows; it spares listing what comes before.
         """
-        offset = max(self.offsets(table, after=known - 1), default=0)
-        if not offset and known:
-            offset = max(self.offsets(table, after=0), default=0)
+        offset = self._last(table, known - 1) or (self._last(table, 0) if known else 0)
         return self.read(table, offset) if offset else None
+
+    def _last(self, table: TableName, after: int) -> int:
+        """Return the offset of the newest event behind one, 0 where there is none; the keys come in order."""
+        key = ""
+        for listed in self._store.keys(ledger_prefix(table), event_key(table, after) if after > 0 else ""):
+            key = listed.key
+        return read_event_key(key)[1] if key else 0
 
     def read(self, table: TableName, offset: int) -> Event:
         """Return one event.

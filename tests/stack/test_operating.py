@@ -17,7 +17,7 @@ from tests.chaos.plan import ROOT
 from tests.conftest import CreateDatabase
 from tests.stack.command import TIDELOG, environment
 from tests.stack.office import PARAMETERS, Office
-from tests.tide import Lake, wait_for
+from tests.tide import wait_for
 from tidelog.parameters import Summary
 from tidelog.tables import TableName
 from tidelog_cli.main import app
@@ -171,24 +171,26 @@ def test_the_status_tells_of_ticks_queues_the_horizon_and_each_table(office: Off
 
 
 def test_the_status_shows_the_rest_where_something_is_out_of_reach(office: Office) -> None:
-    """The database; and a summary that is none."""
-    lake: Lake = office.tide.lake
-    secret = next(iter(office.sandbox.client("secretsmanager").list_secrets()["SecretList"]))["ARN"]
-    secrets = office.sandbox.client("secretsmanager")
-    good = secrets.get_secret_value(SecretId=secret)["SecretString"]
-    secrets.put_secret_value(SecretId=secret, SecretString=json.dumps(json.loads(good) | {"port": 1}))
-    name = f"{lake.prefix}/tables/public/staff"
+    """The database, which the scheduler asks for the horizon; and a summary that is none."""
+    lake, database = office.tide.lake, office.tide.database
+    name, who = f"{lake.prefix}/tables/public/staff", role(office)
     lake.ssm.put_parameter(Name=name, Value="not a summary", Type="String", Overwrite=True)
+    database.run(
+        f"ALTER ROLE {who} NOLOGIN",
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{who}'",
+    )
     try:
         told = status(office)
-        assert told["horizon"] is None
-        faults = {each["table"]: each["fault"] for each in told["tables"]}
-        assert "its parameter is not a summary" in faults[STAFF]
-        assert faults[ORDERS] is None
-        assert standing(office, STAFF)["rows"] == 1
+        assert "is not permitted to log in" in told["unknown"]["horizon"]
+        tables = {each["table"]: each for each in told["tables"]}
+        assert "its parameter is not a summary" in tables[STAFF]["fault"]
+        assert (tables[ORDERS]["fault"], tables[STAFF]["rows"]) == (None, 1)
+        shown = office.tidelog("status")
+        assert "horizon         not known: " in shown
+        assert f"{STAFF}: read the state of {STAFF}: its parameter is not a summary" in shown
     finally:
-        secrets.put_secret_value(SecretId=secret, SecretString=good)
-        assert "Written: 1" in office.tidelog("rebuild", STAFF, "--yes")
+        database.run(f"ALTER ROLE {who} LOGIN")
+    assert "Written: 1" in office.tidelog("rebuild", STAFF, "--yes")
 
 
 def test_the_history_has_each_event_in_words_and_the_rows_over_time(office: Office) -> None:
