@@ -8,9 +8,9 @@ The modules from the outside in:
   (a chunk of a plan is read), `rebuilding` (Parameter Store is made again from the ledger), `extraction` (the steps of
   a run as plain functions), over the `parts` that `pipeline` builds
 - the world: `source` (PostgreSQL, through `connection` and `opening`), `segment`, `publishing`, `history`, `ledger`,
-  `stores` and `objects` (S3), `parameters`, `marks`, `ticks` and `configurations` (Parameter Store), `queues`, `dispatch`
-  and `deadletters` (SQS), `notices` (SNS), `credentials` (Secrets Manager); `failures` turns what their drivers raise
-  into `errors`
+  `stores` and `objects` (S3), `parameters`, `marks`, `ticks` and `configurations` (Parameter Store), `queues`,
+  `dispatch` and `deadletters` (SQS), `notices` (SNS), `credentials` (Secrets Manager); `failures` turns what their
+  drivers raise into `errors`
 - pure: `configuration`, `tablesettings`, `limits`, `messages`, `letters`, `settings`, `horizon`, `tables`, `selection`,
   `schema`, `partitions`, `catalog`, `columns`, `stream`, `rows`, `windows`, `planning`, `retracing`, `backfills`,
   `sweeps`, `hidden`, `plans`, `readings`, `continuity`, `events`, `records`, `state`, `runs`, `lake`, `ranges`,
