@@ -65,6 +65,16 @@ def test_who_reads_no_further_is_left_in_peace() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"), [("tidelog sta", "status"), ("tidelog status --wa", "--watch"), ("tidelog hi", "history")]
+)
+def test_a_shell_completes_commands_and_options(words: str, expected: str) -> None:
+    """As what `--install-completion` writes asks for them, though commands are loaded late."""
+    asked = {"_TIDELOG_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": f"{words.count(' ')}"}
+    done = subprocess.run([TIDELOG], env=environment(**asked), capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [expected]
+
+
 @given(WHATS)
 def test_every_event_has_words(what: What) -> None:
     """Of any kind there is; none is shown as Python has it."""
