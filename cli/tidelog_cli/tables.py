@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from tidelog.errors import TidelogError
-from tidelog.messages import VERSION
 from tidelog.parameters import Parameters, Summary
 from tidelog.selection import Selection
 from tidelog.state import Lack
@@ -39,7 +38,7 @@ def tables(
     chunk_megabytes: ChunkMegabytes = 512,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the tables: of a stack, how each is read and why so, when it was read last, up to when it is complete.
+    """List the tables: of a stack, how each is read and why so, and up to when it is complete; who holds the horizon.
 
     Of a database, what would be ingested and how, what not and why: before anything is deployed. Only its catalog is
     read. Exit status 1 if a table that is to be ingested can't be. Times are UTC.
@@ -79,9 +78,9 @@ def _of_stack(stack: str, *, as_json: bool) -> None:
     elif not known:
         console().print("No table was ingested yet: the first tick does that.")
     else:
-        headings = ("table", "increments", "latest timestamp", "last read", "complete up to", "how it is read")
+        headings = ("table", "complete up to", "how it is read")
         rows = [_row(table, summary) for table, summary in known]
-        console().print(aligned(headings, rows, left=6, prose="how it is read"))
+        console().print(aligned(headings, rows, left=3, prose="how it is read"))
     if horizon and horizon["seconds"] and not as_json:  # A busy database always has some that has just begun.
         console().print(
             f"A transaction holds the horizon, for {duration(horizon['seconds'])} as ticks have seen it: "
@@ -95,22 +94,15 @@ def _of_stack(stack: str, *, as_json: bool) -> None:
 def _horizon(stack: Stack) -> tuple[dict[str, Any] | None, str]:
     """Return who holds the horizon, and why that is not known; what is known of the tables is shown all the same."""
     try:
-        return stack.ask({"version": VERSION, "type": "horizon"})["horizon"], ""
+        return stack.horizon(), ""
     except TidelogError as error:
         return None, str(error)
 
 
 def _row(table: TableName, summary: Summary) -> tuple[str, ...]:
     if not summary.offset:
-        return (str(table), "", "", "", "", "not read yet")
-    return (
-        str(table),
-        f"{summary.sequential_id:,}",
-        summary.timestamp or "",
-        moment(summary.checked_at),
-        moment(_complete(summary)) or _NOT_YET[summary.lacks],
-        summary.strategy,
-    )
+        return (str(table), "", "not read yet")
+    return (str(table), moment(_complete(summary)) or _NOT_YET[summary.lacks], summary.strategy)
 
 
 def _complete(summary: Summary) -> str | None:
