@@ -29,7 +29,7 @@ from tidelog.ledger import Ledger
 from tidelog.letters import Received
 from tidelog.limits import Limits
 from tidelog.messages import Message, ReadChunk, decode, encode
-from tidelog.parameters import Parameters, summarize
+from tidelog.parameters import Parameters, Summary, summarize
 from tidelog.parts import Parts
 from tidelog.plans import ChunkRead
 from tidelog.queues import WorkQueue
@@ -38,7 +38,7 @@ from tidelog.runs import Run
 from tidelog.segment import Segments
 from tidelog.source import Source
 from tidelog.state import State
-from tidelog.stores import Bucket
+from tidelog.stores import Bucket, Store
 from tidelog.tables import TableName
 from tidelog.verdict import Verified
 from tidelog.verifying import Verifying
@@ -304,15 +304,22 @@ class Tide:
         """Return every table that has a ledger."""
         return list(map(str, self.ledger.tables()))
 
-    def verify(self, table: str = "public.t", **more: Any) -> Verified:
-        """Verify a table as an operator does, by the summary too."""
+    def verify(
+        self,
+        table: str = "public.t",
+        *,
+        store: Store | None = None,
+        summary: Callable[[], Summary | None] | None = None,
+        **more: Any,
+    ) -> Verified:
+        """Verify a table, here or as a copy of the lake has it."""
         name = TableName.parse(table)
-        summary, store = self.parameters.read(name), Bucket(self.lake.s3, self.lake.bucket)
         credentials = self.database.server.credentials(self.database.name)
         with tempfile.TemporaryDirectory() as work:
-            verifying = Verifying(store, lambda: credentials, "disable", **{"work": Path(work), **more})
+            lake = store or Bucket(self.lake.s3, self.lake.bucket)
+            verifying = Verifying(lake, lambda: credentials, "disable", **{"work": Path(work), **more})
             with closing(verifying):
-                return verifying.verify(name, summary)
+                return verifying.verify(name, summary or (lambda: self.parameters.read(name)))
 
     def check(self, table: str = "public.t") -> None:
         """Hold a ledger, a lake and a parameter against each other: what always is true when no run is under way."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
 
 import msgspec
 
-from tidelog.audit import Audit, Finding
+from tidelog.audit import Audit, Finding, Kind
+from tidelog.errors import UnreadableData
 from tidelog.events import Event
 from tidelog.lake import event_key, ledger_prefix, read_event_key, schema_key
 from tidelog.parameters import Summary, summarize
@@ -35,6 +36,7 @@ class Auditing:
         self._store = store
         self.table = table
         self._at = 0
+        self._summary: Summary | None = None
         self.audit = Audit(table, self.event)
         self.findings: list[Finding] = []
         self.documents: dict[str, SchemaDocument] = {}
@@ -138,8 +140,16 @@ class Auditing:
             except msgspec.DecodeError:
                 self._find("foreign", key, "no event names it, and it is no document of that name")
 
-    def check_summary(self, summary: Summary | None) -> None:
-        """Hold what Parameter Store says, which was read before the ledger was, against the ledger."""
+    def read_summary(self, read: Callable[[], Summary | None]) -> None:
+        """Read what Parameter Store says, as long as nothing of the ledger was read."""
+        try:
+            self._summary = read()
+        except UnreadableData as error:
+            self._find("summary", str(self.table), error.reason)
+
+    def check_summary(self) -> None:
+        """Hold what Parameter Store has said against the ledger."""
+        summary = self._summary
         if summary is None or summary.is_blank:
             return
         if summary.offset > self._at:
@@ -158,5 +168,7 @@ class Auditing:
             what = f"its parameter does not say what event {summary.offset} does: {', '.join(wrong)}"
             self._find("summary", str(self.table), what)
 
-    def _find(self, kind: str, where: str, what: str) -> None:
-        self.findings.append(Finding(kind, where, what))  # type: ignore[arg-type] # one of the kinds
+    def _find(self, kind: Kind, where: str, what: str) -> None:
+        found = Finding(kind, where, what)
+        if found not in self.findings:  # A name that is none is seen whenever events are looked for.
+            self.findings.append(found)

@@ -72,6 +72,7 @@ class Playback:
 
     def _inflate(self, stream: BinaryIO, sink: Sink) -> None:
         inflate = isal_zlib.decompressobj(wbits=_GZIP)
+        whole = False
         while data := self._read(stream):
             self._bytes += len(data)
             self._digest.update(data)
@@ -83,9 +84,11 @@ class Playback:
                     break
                 if text:
                     sink.write(text)
-                data = inflate.unused_data or inflate.unconsumed_tail
+                data, whole = inflate.unused_data or inflate.unconsumed_tail, inflate.eof
                 if inflate.eof:
                     inflate = isal_zlib.decompressobj(wbits=_GZIP)
+        if not whole and not self._broken:
+            self._broken = "its compressed data break off"
 
     def _read(self, stream: BinaryIO) -> bytes:
         with store_errors("read", self._key):

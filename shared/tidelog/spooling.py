@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import msgspec
 from msgspec.structs import replace
@@ -23,6 +24,10 @@ UNSURE, SUPPLIED, SEGMENT = 2**31, 2**30, 2**30 - 1
 _NOTE_LINES = 500_000
 
 Told = Callable[[int], object]
+
+
+class _MadeAgainError(Exception):
+    """A segment was made again."""
 
 
 class Spooling:
@@ -49,7 +54,7 @@ class Spooling:
     ) -> None:
         self._store = store
         self._bench = bench
-        self._segments = segments
+        self._segments = list(segments)
         self._finished = finished
         self._newer = newer
         self._told = told
@@ -57,9 +62,14 @@ class Spooling:
     def check(self) -> tuple[Finding, ...]:
         """Only hold the segments against their events; return what is wrong."""
         done, findings = 0, list[Finding]()
-        for key, kept in self._segments:
-            findings += self._read(key, kept, lambda _: None, done)
-            done += kept.rows
+        for number in range(len(self._segments)):
+            while True:
+                try:
+                    findings += self._read(number, lambda _: None, done)
+                    break
+                except _MadeAgainError:
+                    continue
+            done += self._segments[number][1].rows
         return tuple(findings)
 
     def spill(self, progress: Progress, shapes: Sequence[Shape]) -> Progress:
@@ -70,67 +80,69 @@ class Spooling:
             shapes: of the lines of each segment.
         """
         spool = self._bench.spool("lake", progress.bits)
-        spool.reset(progress.sizes)
-        noted = progress.lines
-        for number, (_, kept) in list(enumerate(self._segments))[progress.segments :]:
-            findings = self._spilled(spool, number, shapes[number], progress.lines)
-            progress = replace(
-                progress,
-                segments=number + 1,
-                lines=progress.lines + kept.rows,
-                findings=(*progress.findings, *findings),
-            )
-            if progress.lines - noted >= _NOTE_LINES or number + 1 == len(self._segments):
-                spool.flush()
-                progress, noted = replace(progress, sizes=tuple(spool.sizes)), progress.lines
-                self._bench.note(progress)
+        while progress.segments < len(self._segments):
+            spool.reset(progress.sizes)
+            with suppress(_MadeAgainError):
+                for noted in self._spilled(spool, progress, shapes):
+                    self._bench.note(noted)
+                    progress = noted
         return progress
 
-    def _spilled(self, spool: Spool, number: int, shape: Shape, done: int) -> list[Finding]:
-        key, kept = self._segments[number]
-        noted = number | (0 if shape.sure else UNSURE) | (SUPPLIED if kept.supplied else 0)
+    def _spilled(self, spool: Spool, progress: Progress, shapes: Sequence[Shape]) -> Iterator[Progress]:
+        """Hash the lines of one segment after the other; yield how far it is, now and then."""
+        lines, findings, noted = progress.lines, list(progress.findings), progress.lines
+        for number in range(progress.segments, len(self._segments)):
+            key, kept = self._segments[number]
+            shape, strange, known = shapes[number], list[bytes](), len(findings)
+            findings += self._read(number, self._taking(spool, number, shape, strange), lines)
+            if strange and len(findings) == known:
+                what = f"{len(strange):,} of its lines are no rows of the table"
+                findings.append(Finding("segment", key, what))
+            lines += kept.rows
+            if lines - noted >= _NOTE_LINES or number + 1 == len(self._segments):
+                spool.flush()
+                noted, sizes = lines, tuple(spool.sizes)
+                yield replace(progress, segments=number + 1, lines=lines, sizes=sizes, findings=tuple(findings))
+
+    def _taking(self, spool: Spool, number: int, shape: Shape, strange: list[bytes]) -> Callable[[list[bytes]], object]:
+        """Return what adds lines of a segment, but for those that are no rows."""
+        noted = number | (0 if shape.sure else UNSURE) | (SUPPLIED if self._segments[number][1].supplied else 0)
         reader = key_reader(shape.key) if shape.key else None
-        spool.flush()
-        before = tuple(spool.sizes)
-        unreadable = 0
 
         def take(lines: list[bytes]) -> None:
-            nonlocal unreadable
-            if shape.key is None:
-                return
             try:
                 spool.add_lines(map(shape.line, lines) if shape.columns else lines, reader, noted)
             except msgspec.DecodeError:
-                unreadable += 1
+                if len(lines) == 1:
+                    strange.append(b"")
+                else:
+                    for line in lines:  # Those before it were added, and are once more.
+                        take([line])
 
-        findings = self._read(key, kept, take, done, lambda: spool.reset(before))
-        if unreadable and not findings:
-            findings.append(Finding("segment", key, "it has lines that are no rows of the table"))
-        return findings
+        return (lambda _: None) if shape.key is None else take
 
-    def _read(
-        self,
-        key: str,
-        kept: Kept,
-        take: Callable[[list[bytes]], object],
-        done: int,
-        undo: Callable[[], object] = lambda: None,
-    ) -> list[Finding]:
-        """Read a segment; return what is wrong with it."""
+    def _read(self, number: int, take: Callable[[list[bytes]], object], done: int) -> list[Finding]:
+        """Read a segment; return what is wrong with it.
+
+        Raises:
+            _MadeAgainError: it was lost, and made again meanwhile. It is to be held against the newer event.
+        """
+        key, kept = self._segments[number]
+        unpublished = kept.offset > self._finished
         playback = Playback(self._store, key, kept)
-        for lines in playback.lines(PATIENCE if kept.offset > self._finished else 0.0):
+        for lines in playback.lines(PATIENCE if unpublished else 0.0):
             take(lines)
             self._told(done + playback.rows)
         if not playback.problem:
             return []
         now = self._newer(key)
         if now and now.digest != kept.digest:
-            undo()
-            return self._read(key, now, take, done, undo)
+            self._segments[number] = (key, now)
+            raise _MadeAgainError
         what = playback.problem
-        if not playback.is_there and kept.offset > self._finished:
+        if unpublished and not playback.is_there:
             what += (
-                f". If the worker that has committed event {kept.offset} has just died, the table's next run does it"
+                f". If the worker that has committed event {kept.offset} has died, the table's next run publishes it"
             )
         return [Finding("segment", key, what)]
 

@@ -65,12 +65,12 @@ class Verifying:
         """Delete what is kept in the folder: the next verification begins anew."""
         shutil.rmtree(self._work, ignore_errors=True)
 
-    def verify(self, table: TableName, summary: Summary | None = None) -> Verified:
+    def verify(self, table: TableName, summary: Callable[[], Summary | None] = lambda: None) -> Verified:
         """Verify a table, or return what came of it where that is in the folder already.
 
         Args:
             table: the table.
-            summary: what Parameter Store has said of it, read before this is called.
+            summary: reads what Parameter Store says of it.
 
         Raises:
             TidelogError: the lake can't be read. If the database can't, that is part of what comes of it.
@@ -79,8 +79,9 @@ class Verifying:
         if found := bench.result():
             return found
         auditing = Auditing(self._store, table)
+        auditing.read_summary(summary)  # Before the ledger: it is never ahead of it.
         self._read(auditing.read())
-        auditing.check_summary(summary)
+        auditing.check_summary()
         auditing.check_documents()
         found = self._compared(auditing, table, bench)
         self._read(auditing.check_foreign())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import msgspec
@@ -52,7 +51,7 @@ class Workbench:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # Keys of rows are in it at times.
 
     def progress(self) -> Progress | None:
         """Return how far it was, None where nothing is known."""
@@ -79,10 +78,6 @@ class Workbench:
         for path in self._folder.iterdir():
             if path.name != _RESULT:
                 path.unlink()
-
-    def clear(self) -> None:
-        """Delete all of it."""
-        shutil.rmtree(self._folder)
 
     def spool(self, name: str, bits: int) -> Spool:
         """Return files of records."""
