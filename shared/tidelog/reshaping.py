@@ -36,7 +36,7 @@ class Shape:
     Attributes:
         columns: of a line of now, the text before each value, and the name that the column had; None where the lines
             have no such column. None in place of all where the lines are as they would be now.
-        key: the names that the key's columns had; None where the lines have not all of them.
+        key: the names of the key's columns; None where the lines have not all of them.
         sure: whether the result is what the table says now. If not, the lines are outdated.
     """
 
@@ -77,10 +77,9 @@ def shape(document: SchemaDocument, steps: Iterable[Step], now: SchemaDocument) 
     begins = [_begin(number, column.name) for number, column in enumerate(now.columns)]
     same = names == [column.name for column in now.columns] == [column.name for column in document.columns]
     known = dict(zip((column.name for column in now.columns), names, strict=True))
-    key = [known.get(name) for name in now.key]
     return Shape(
         columns=None if same else tuple(zip(begins, names, strict=True)),
-        key=tuple(name for name in key if name) if all(key) else None,
+        key=now.key if all(known[name] for name in now.key) else None,
         sure=not unsure,
     )
 

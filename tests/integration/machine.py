@@ -258,6 +258,8 @@ class Machine(RuleBasedStateMachine):
         """Hold the lake against the table."""
         self.tide.lake.expire_uploads()
         self.tide.check(table)
+        verified = self.tide.verify(table)
+        assert not (verified.findings or verified.differing or verified.reason), verified
         latest = self.tide.latest(table)
         for key, row in self.tide.table(table).items():
             found = latest.get(key, {})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import re
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,10 @@ import msgspec
 import pytest
 
 from tests.conftest import Aws, CreateDatabase, make_lake
-from tests.tide import Tide
+from tests.integration.test_backfills import asked, backfill
+from tests.integration.test_time_bounds import BOUNDED, set_bound
+from tests.stack.test_local import ODD
+from tests.tide import LIMITS, Tide
 from tidelog.events import Event, What, fold
 from tidelog.lake import event_key
 from tidelog.parameters import summarize
@@ -344,3 +349,162 @@ def test_what_is_planted_is_found_and_named(good: Good, name: str) -> None:
         assert any(re.match(expected, each) for each in said), (expected, said)
     assert len(said) == len(findings), said
     assert {each.key: each.how for each in found.keys} == keys
+
+
+def test_a_hidden_row_is_a_difference_until_it_is_swept(tide: Tide) -> None:
+    """It is said which row, why, and that a sweep is the remedy; after it there is nothing to say."""
+    tide.run(
+        "CREATE TABLE t (id int PRIMARY KEY, v int, updated_at timestamptz)",
+        "INSERT INTO t SELECT n, 0, now() - interval '2 days' FROM generate_series(1, 2000) n",
+        "INSERT INTO t VALUES (2001, 0, now())",
+        "CREATE INDEX ON t (updated_at)",
+        "VACUUM ANALYZE t",
+    )
+    tide.ingest(limits=BOUNDED)
+    set_bound(tide)
+    tide.sweep(limits=BOUNDED)
+    tide.read_chunks(limits=BOUNDED)
+    tide.run("UPDATE t SET v = 1 WHERE id = 7", "UPDATE t SET v = 1, updated_at = now() WHERE id = 2001")
+    tide.database.pass_horizon()
+    tide.ingest(limits=BOUNDED)
+    found = tide.verify()
+    assert (found.verdict, found.causes) == ("rows differ", {"hidden": 1})
+    assert [(key.key, key.how, key.cause) for key in found.keys] == [("7", "different", "hidden")]
+    assert [*found.remedies()] == ["1 row is hidden by bounds in time, which no sweep has read: tidelog sweep public.t"]
+    tide.sweep(limits=BOUNDED)
+    assert tide.verify().causes == {"hidden": 1}  # The sweep's chunk is not read yet.
+    tide.read_chunks(limits=BOUNDED)
+    assert right(tide.verify(), rows=2001)
+
+
+def test_rows_of_chunks_that_are_not_read_are_pending(tide: Tide) -> None:
+    """Whichever are done; what was written meanwhile is pending too."""
+    tide.run(
+        "CREATE TABLE t (a text, b int, v text, PRIMARY KEY (b, a)) PARTITION BY LIST (b)",
+        "CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1)",
+        "CREATE TABLE t2 PARTITION OF t FOR VALUES IN (2)",
+        "INSERT INTO t SELECT n || 'ß\"', 1 + n % 2, repeat('x', 500) FROM generate_series(1, 200) n",
+    )
+    limits = replace(LIMITS, chunk_bytes=3 * 8192)
+    tide.ingest(limits=limits)
+    assert right(tide.verify(), rows=0, pending=200)
+    chunks = tide.outbox.take()
+    tide.read_chunks(chunks[1::2], limits=limits)
+    done = right_rows(tide.verify())
+    assert 0 < done < 200
+    tide.run("UPDATE t SET v = 'y' WHERE a LIKE '1%'", "INSERT INTO t VALUES ('new', 2, '')")
+    tide.ingest(limits=limits)
+    assert right_rows(tide.verify()) > 100
+    tide.read_chunks(chunks, limits=limits)
+    assert right(tide.verify(), rows=201, pending=0)
+
+
+def right_rows(found: Verified) -> int:
+    """Return how many rows were compared, of which none differs."""
+    assert right(found)
+    return found.rows or 0
+
+
+def test_every_type_and_every_odd_table_is_compared_byte_for_byte(tide: Tide) -> None:
+    """Those with a key by it; the others line by line, as often as each is there."""
+    tide.run(*(statement for text in ODD.values() for statement in text.split(";") if statement.strip()))
+    tide.run(
+        "CREATE TABLE keys (a timestamptz, b numeric, c bytea, d text, v jsonb, PRIMARY KEY (d, a, b, c))",
+        "INSERT INTO keys SELECT now() + n * interval '1 s', n / 7.0, sha256(n::text::bytea), E'a\\t\\n\"\\\\' || n, "
+        "jsonb_build_object('n', n) FROM generate_series(1, 50) n",
+    )
+    tables = [*ODD, "public.keys"]
+    for table in tables:
+        tide.ingest(table)
+        found = tide.verify(table)
+        assert right(found)
+        rows = tide.database.one(f"SELECT count(*) FROM ONLY {TableName.parse(table).sql}")
+        assert (found.rows, found.keyed) == (rows or 3, table == "public.keys")
+    tide.run("DELETE FROM keyless WHERE a IS NULL", "UPDATE keys SET v = '{}' WHERE b < 1")
+    [key] = tide.lake.keys("data/public.keyless/")
+    tide.lake.s3.put_object(Bucket=tide.lake.bucket, Key=key, Body=gzip.compress(b'{"a":1}\n{"a":null}\n'))
+    found = tide.verify("public.keyless")
+    assert (found.rows, found.causes, found.keys) == (2, {"": 1}, ())
+    tide.lake.empty()
+
+
+def test_altered_lines_are_compared_as_they_would_be_now(tide: Tide) -> None:
+    """Columns by their numbers; where that can't be done they are outdated, as an event says, and a backfill helps."""
+    limits = replace(LIMITS, chunk_bytes=8192)
+    tide.run(
+        "CREATE TABLE t (id int, v text, gone int, PRIMARY KEY (id))",
+        "INSERT INTO t SELECT n, repeat('x', 100), n FROM generate_series(1, 100) n",
+    )
+    tide.ingest()
+    tide.run("ALTER TABLE t DROP gone", "ALTER TABLE t ADD later int", "ALTER TABLE t RENAME id TO number")
+    assert right(tide.verify(), rows=100)
+    tide.run("INSERT INTO t VALUES (101, 'new', 1)")
+    tide.ingest(limits=limits)
+    assert right(tide.verify(), rows=101)
+    tide.run("ALTER TABLE t ADD given text DEFAULT 'given'", "UPDATE t SET later = 2 WHERE number = 5")
+    tide.ingest(limits=limits)
+    found = tide.verify()
+    assert (found.verdict, found.causes, found.rows) == ("rows are outdated", {"outdated": 100}, 101)
+    assert [*found.remedies()] == ["100 rows are as before the table was altered: tidelog backfill public.t --all"]
+    backfill(tide, asked(all=True), limits=limits)
+    tide.database.pass_horizon()
+    tide.read_chunks(limits=limits)
+    assert right(tide.verify(), rows=101)
+
+
+class KilledError(BaseException):
+    """The process is gone."""
+
+
+def test_one_that_was_killed_goes_on_where_it_was(filled: Tide, tmp_path: Path) -> None:
+    """Wherever that happens: no segment is read again that was done, and what has happened since is pending."""
+    deaths = 0
+    for steps in range(1, 40):
+        left = steps
+
+        def tell(*_: object) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                raise KilledError
+
+        try:
+            found = filled.verify(work=tmp_path, tell=tell)
+        except KilledError:
+            deaths += 1
+            continue
+        break
+    assert deaths > 3
+    assert right(found, rows=ROWS + 2, pending=1, gone=1)
+
+
+def test_it_is_silent_while_writers_and_workers_go_on(tide: Tide) -> None:
+    """Whatever is written and ingested meanwhile, by transactions of any length: what was read is what is there."""
+    tide.run("CREATE TABLE t (id int PRIMARY KEY, v int)", "INSERT INTO t SELECT n, 0 FROM generate_series(1, 500) n")
+    tide.ingest()
+    stop = threading.Event()
+
+    def write(number: int) -> None:
+        with tide.database.session() as session:
+            while not stop.is_set():
+                session.run("BEGIN")
+                for _ in range(3):
+                    session.run(f"UPDATE t SET v = v + 1 WHERE id % 9 = {number} AND random() < 0.1")
+                    session.run(f"DELETE FROM t WHERE id % 9 = {number} AND random() < 0.01")
+                    session.run(f"INSERT INTO t SELECT (random() * 1e8)::int * 9 + {number}, 0 ON CONFLICT DO NOTHING")
+                session.run("COMMIT")
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in (1, 2, 3)]
+    for writer in writers:
+        writer.start()
+    try:
+        for _ in range(4):
+            tide.ingest()
+            assert right(tide.verify())
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    tide.database.pass_horizon()
+    tide.ingest()
+    assert right(tide.verify(), pending=0)
