@@ -259,7 +259,8 @@ class Machine(RuleBasedStateMachine):
         self.tide.lake.expire_uploads()
         self.tide.check(table)
         verified = self.tide.verify(table)
-        assert not (verified.findings or verified.differing or verified.reason), verified
+        wrong = (verified.findings, verified.differing, verified.reason)
+        assert wrong == ((), 0, ""), verified
         latest = self.tide.latest(table)
         for key, row in self.tide.table(table).items():
             found = latest.get(key, {})
