@@ -179,8 +179,7 @@ class Machine(RuleBasedStateMachine):
     @rule(table=st.sampled_from(TABLES), some=st.booleans())
     def backfill(self, table: str, *, some: bool) -> None:
         """Rows are read again."""
-        what = '"from":"2020-01-01","to":"2100-01-01"' if some else '"all":true'
-        self._work(decode(f'{{"version":1,"type":"backfill","table":"{table}",{what}}}'), None)
+        self._work(self._backfill(table, '"from":"2020-01-01","to":"2100-01-01"' if some else '"all":true'), None)
 
     @rule(data=st.data(), dies=DEATHS)
     def read_chunk(self, data: st.DataObject, dies: tuple[str, Any] | None) -> None:
@@ -252,6 +251,9 @@ class Machine(RuleBasedStateMachine):
                 self.tide.read_chunks([self._chunk(table, plan.number, n) for n in plan.pending], limits=LIMITS)
             self.tide.sweep(table, limits=WHOLE)
             self.tide.read_chunks(limits=LIMITS)
+        if any(isinstance(event.what, SchemaChanged) and event.what.remedy for event in self.tide.events(table)):
+            self._work(self._backfill(table, '"all":true'), None)  # As the event says.
+            self.tide.read_chunks([each for each in self._waiting if each.table == table], limits=LIMITS)
         assert not self.tide.state(table).plans
 
     def _compare(self, table: str) -> None:
@@ -263,12 +265,15 @@ class Machine(RuleBasedStateMachine):
         assert wrong == ((), 0, ""), verified
         latest = self.tide.latest(table)
         for key, row in self.tide.table(table).items():
-            found = latest.get(key, {})
-            assert {column: found.get(column) for column in row} == row
+            found = {column: latest.get(key, {}).get(column) for column in row}
+            assert found == row, (table, row, latest.get(key), self.tide.kinds(table))
         twice = Counter((row["id"], row["version"]) for row in self.tide.rows(table)).most_common(1)
         events = self.tide.events(table)
         announced = sum(map(announces, events)) + self._rewrites
         assert not twice or twice[0][1] <= 1 + announced
+
+    def _backfill(self, table: str, what: str) -> Message:
+        return decode(f'{{"version":1,"type":"backfill","table":"{table}",{what}}}')
 
     def _chunk(self, table: str, plan: int, number: int) -> Message:
         return ReadChunk(version=1, type="backfill", table=table, plan=plan, chunk=number)

@@ -24,6 +24,7 @@ SETTINGS = settings(
     suppress_health_check=list(HealthCheck),
     database=None,
     deadline=None,
+    print_blob=True,
 )
 
 
