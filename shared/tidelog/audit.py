@@ -138,7 +138,7 @@ class Audit:
         if not 0 < resumed.offset <= self.state.offset or resumed.timeline != self.state.timeline:
             return False
         found = self._read(resumed.offset)
-        return found is None or msgspec.structs.replace(found.state, digest="") == resumed
+        return found is None or found.state == msgspec.structs.replace(resumed, digest=found.digest)
 
     def plan(self, number: int) -> Planned | None:
         """Return a plan that is under way, None where its event can't be read."""

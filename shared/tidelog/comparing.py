@@ -71,11 +71,11 @@ class Comparing:
 
     def fetch(self, leaf: Leaf, piece: Piece, groups: Collection[int], spool: Spool) -> None:
         """Add the hashes of a piece's rows in some groups to files, each with what the lake should have of it."""
-        where = f"WHERE {group_sql('k')} = ANY ({_array(groups, 'int')})" if len(groups) <= _NAMED_GROUPS else ""
+        some = f"{group_sql(self._key)} = ANY ({_array(groups, 'int')})" if len(groups) <= _NAMED_GROUPS else "true"
         unseen = self._coverage.unseen(leaf, _ROW)
         question = (
             f"SELECT k, coalesce(h, 0), CASE WHEN NOT c THEN {PENDING} WHEN u THEN {HIDDEN} ELSE {COVERED} END "
-            f"FROM ({self._rows(leaf, piece, f'{unseen} AS u')}) rows {where}"
+            f"FROM ({self._rows(leaf, piece, f'{unseen} AS u', where=some)}) rows"
         )
         for block in self._told(question):
             lines = (line.split(b"\t") for line in block.split(b"\n")[:-1])
@@ -92,16 +92,23 @@ class Comparing:
                 found[int(key)] = _unescaped(name)
         return found
 
-    def _rows(self, leaf: Leaf, piece: Piece, *more: str) -> str:
+    @property
+    def _line(self) -> str:
+        return hash_sql(json_text(self._table, _ROW))
+
+    @property
+    def _key(self) -> str:
+        return hash_sql(key_text(self._table, _ROW)) if self._table.key else self._line
+
+    def _rows(self, leaf: Leaf, piece: Piece, *more: str, where: str = "true") -> str:
         """Return as SQL the rows of a piece: k, the hash of the key; c, whether it is covered; h, the line's hash."""
         _, _, first, end = piece
         covered = self._coverage.covered(leaf, _ROW)
-        line = hash_sql(json_text(self._table, _ROW))
-        key = hash_sql(key_text(self._table, _ROW)) if self._table.key else line
-        selected = ", ".join([f"{key} AS k", f"{covered} AS c", f"CASE WHEN {covered} THEN {line} END AS h", *more])
+        line = f"CASE WHEN {covered} THEN {self._line} END AS h"
+        selected = ", ".join([f"{self._key} AS k", f"{covered} AS c", line, *more])
         return (
             f"SELECT {selected} FROM ONLY {leaf.table_name.sql} {_ROW} "
-            f"WHERE {_ROW}.ctid >= '({first},0)'::tid AND {_ROW}.ctid < '({end},0)'::tid OFFSET 0"
+            f"WHERE {_ROW}.ctid >= '({first},0)'::tid AND {_ROW}.ctid < '({end},0)'::tid AND {where} OFFSET 0"
         )
 
     def _told(self, question: str) -> Iterator[bytes]:
