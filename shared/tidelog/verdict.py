@@ -21,7 +21,7 @@ _REMEDIES = {
     "segment": "put it back from a copy of the lake: the bucket keeps earlier versions of each object",
     "document": "put it back from a copy of the lake: the bucket keeps earlier versions of each object",
     "foreign": "find out who wrote it, and move it out of the lake: whoever reads all objects there reads it too",
-    "summary": "delete the parameter: the table's next run makes it again from the ledger",
+    "summary": "tidelog rebuild, which makes it again from the ledger",
 }
 
 
