@@ -27,6 +27,7 @@ class _Commands(LazyGroup):
         "backfill": ("tidelog_cli.backfill:app", "Read rows again, and look after large reads under way."),
         "config": ("tidelog_cli.config:app", "The configuration: which tables are taken, and how each is read."),
         "cost": ("tidelog_cli.cost:cost", "Dollars a month, item by item, and what that rests on."),
+        "verify": ("tidelog_cli.verify:verify", "Prove that the lake is right: its ledger, its objects, its rows."),
         "rebuild": ("tidelog_cli.rebuild:rebuild", "Parameter Store from the ledgers, where the two differ."),
         "dead-letters": ("tidelog_cli.dead_letters:app", "What could not be worked off: look at it, send it back."),
     }

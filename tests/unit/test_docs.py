@@ -25,7 +25,8 @@ OUTWARD = {
     "scheduling", "ingesting", "extraction", "pipeline", "source", "opening", "connection", "segment", "publishing",
     "ledger", "objects", "parameters", "marks", "queues", "deadletters", "notices", "credentials", "failures",
     "working", "configurations", "watching", "backfilling", "chunking", "sweeping", "dispatch", "parts", "requesting",
-    "altering", "history", "stores", "surveying", "rebuilding", "ticks",
+    "altering", "history", "stores", "surveying", "rebuilding", "ticks", "verifying", "auditing", "playback", "spooling",
+    "matching", "comparing", "workbench",
 }  # fmt: skip
 
 
