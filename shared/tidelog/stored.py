@@ -49,7 +49,7 @@ class Stored:
                 with store_errors("read", self.key), self._store.open(self.key) as stream:
                     shutil.copyfileobj(stream, spool, _BLOCK)
                 spool.seek(0)
-                with igzip.GzipFile(fileobj=spool) as text:  # type: ignore[no-untyped-call] # it says nothing
+                with igzip.open(spool, "rb") as text:  # type: ignore[no-untyped-call] # isal has no types
                     # Only a newline ends a line: JSON text may hold what splitlines() of a str takes for one.
                     for line in BufferedReader(text, _BLOCK):
                         yield line.rstrip(b"\n")
