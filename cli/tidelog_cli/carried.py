@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 _DIGITS = 38
 _PARTS = re.compile(r'([a-z ]+|"char")(?:\((\d+)(?:,(-?\d+))?\))?((?: with(?:out)? time zone)?)((?:\[\])?)')
-_TEXTS = frozenset({"text", "character varying", "character", "bpchar", "name", '"char"'})
+TEXTS = frozenset({"text", "character varying", "character", "bpchar", "name", '"char"'})
 _INTEGER = r"-?[0-9]+"
 _FLOAT = r"-?[0-9][-+.0-9e]*|NaN|-?Infinity"
 _DAY = r"[0-9]{4,}-[0-9]{2}-[0-9]{2}"
@@ -37,27 +37,55 @@ class Carried:
     bare: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class TypeName:
+    """A built-in type as `format_type` prints it."""
+
+    name: str
+    """Without modifiers."""
+    most: int | None
+    """Digits of a numeric, or the like."""
+    scale: int
+    many: bool
+    """Whether it is an array of that type."""
+
+    @classmethod
+    def parse(cls, text: str) -> TypeName | None:
+        """Read a type's name; None where it is not built in, or nothing that matters here."""
+        found = _PARTS.fullmatch(text)
+        if not found:
+            return None
+        name, most, scale, zone, many = found.groups()
+        return cls(name.strip() + zone, int(most) if most else None, int(scale or 0), bool(many))
+
+    @property
+    def digits(self) -> tuple[int, int] | None:
+        """Digits in all and behind the point that values of a numeric need; None where there is no limit."""
+        if self.name == "money":  # As numeric; two digits unless the server's lc_monetary says otherwise.
+            return 19, 2
+        if self.name != "numeric" or self.most is None:
+            return None
+        return (self.most - self.scale, 0) if self.scale < 0 else (max(self.most, self.scale), self.scale)
+
+
 def carried(type_name: str) -> Carried | None:
     """Return how values of a PostgreSQL type, as `format_type` prints it, are carried; None for those that stay text.
 
     A column of which a value does not fit has to stay text, too.
     """
-    found = _PARTS.fullmatch(type_name)
-    if not found:
-        return None
-    name, most, scale, zone, many = found.groups()
-    one = _scalar(name.strip() + zone, int(most) if most else None, int(scale or 0))
-    if not many or one is None:
+    found = TypeName.parse(type_name)
+    one = _scalar(found) if found else None
+    if not found or not found.many or one is None:
         return one
     return _list(one) if one.type != "JSON" else None  # Arrays of those travel as PostgreSQL's text.
 
 
-def _scalar(name: str, most: int | None, scale: int) -> Carried | None:
-    if name in _TEXTS:
+def _scalar(type_name: TypeName) -> Carried | None:
+    if type_name.name in TEXTS:
         return Carried("VARCHAR", str, lambda _: "true")
-    if name == "numeric":
-        return _decimal(most, scale) if most is not None else None
-    make = _SCALARS.get(name)
+    if digits := type_name.digits:
+        return _decimal(*digits)
+    make = _SCALARS.get(type_name.name)
     return make() if make else None
 
 
@@ -70,12 +98,11 @@ def _cast(kind: str, pattern: str, *, bare: bool = False) -> Carried:
     )
 
 
-def _decimal(most: int, scale: int) -> Carried | None:
-    digits = most - scale if scale < 0 else max(most, scale)
+def _decimal(digits: int, scale: int) -> Carried | None:
     if digits > _DIGITS:
         return None
     fraction = f"(\\.[0-9]{{1,{scale}}})?" if scale > 0 else ""
-    return _cast(f"DECIMAL({digits},{max(scale, 0)})", _INTEGER + fraction, bare=True)
+    return _cast(f"DECIMAL({digits},{scale})", _INTEGER + fraction, bare=True)
 
 
 def _bytes() -> Carried:
@@ -121,13 +148,12 @@ def _list(one: Carried) -> Carried:
     return Carried(f"{one.type}[]", value, fits)
 
 
-_SCALARS: dict[str, Callable[[], Carried | None]] = {
+_SCALARS: dict[str, Callable[[], Carried]] = {
     "smallint": lambda: _cast("SMALLINT", _INTEGER, bare=True),
     "integer": lambda: _cast("INTEGER", _INTEGER, bare=True),
     "bigint": lambda: _cast("BIGINT", _INTEGER, bare=True),
     "real": lambda: _cast("FLOAT", _FLOAT, bare=True),
     "double precision": lambda: _cast("DOUBLE", _FLOAT, bare=True),
-    "money": lambda: _decimal(19, 2),  # Two digits, unless the server's lc_monetary says otherwise.
     "boolean": lambda: _cast("BOOLEAN", "true|false", bare=True),
     "uuid": lambda: _cast("UUID", _UUID),
     "json": lambda: _cast("JSON", "(?s).*"),

@@ -9,7 +9,7 @@ import typer
 
 from tidelog import __version__
 from tidelog.errors import TidelogError
-from tidelog_cli import backfill, config, dead_letters, demo, latest, local, sweep, tables
+from tidelog_cli import backfill, config, ddl, dead_letters, demo, latest, local, sweep, tables
 from tidelog_sandbox.errors import SandboxError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.add_typer(backfill.app, name="backfill")
 app.add_typer(config.app, name="config")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command("sweep")(sweep.sweep)
+app.command("ddl")(ddl.ddl)
 app.command("latest")(latest.latest)
 app.command("tables")(tables.tables)
 app.command("demo")(demo.demo)

@@ -264,17 +264,17 @@ def test_a_type_that_carries_every_value_is_the_columns_type(tide: Tide, latest:
 
 
 def test_a_shop_comes_back_from_files(create_database: CreateDatabase, aws: Aws, latest: Latest) -> None:
-    """After two days of trade, with types and without a remark."""
+    """After a day of trade, with types and without a remark."""
     with create_database() as database:
         with database.session() as owner:
             shop.create(owner)
         tide = Tide(database, make_lake(aws.s3, aws.ssm))
-        names = database.column("SELECT 'public.' || relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 2200")
-        for day in range(3):
+        names = [f"public.{name}" for name in ("currency", "staff", "design", "sales_order", "payment")]
+        for day in range(2):
             for name in names:
                 tide.ingest(name)
             with database.session() as owner:
-                if day < 2:
+                if day < 1:
                     shop.do_business(owner, day)
         for name in names:
             file = latest(tide, name, "jsonl" if name == "public.payment" else "parquet")
