@@ -10,9 +10,8 @@ from rich.console import Console
 from tidelog_cli.backfill import ask, offsets, show
 from tidelog_cli.following import Wanted, follow
 from tidelog_cli.local import run_tick
-from tidelog_cli.output import show_tick
 from tidelog_cli.stack import Stack
-from tidelog_cli.ticks import TickResult, read_result
+from tidelog_cli.ticks import TickResult, read_result, show_tick
 from tidelog_sandbox import shop
 from tidelog_sandbox.functions import Invocation
 from tidelog_sandbox.sandbox import Sandbox

@@ -19,7 +19,8 @@ from tidelog.state import State
 from tidelog.tables import TableName
 from tidelog_cli import prices
 from tidelog_cli.following import Wanted, follow, show_ended
-from tidelog_cli.output import aligned, console, duration, live_count, size
+from tidelog_cli.naming import table_name
+from tidelog_cli.output import aligned, confirm, console, duration, live_count, size
 from tidelog_cli.progress import Progress, plans_under_way
 from tidelog_cli.stack import Stack, StackName
 
@@ -125,10 +126,9 @@ def cancel(
     progress = _named(found, plan)
     left = progress.plan.chunks - progress.plan.done_chunks
     if progress.plan.kind in WINDOWS and not yes:
-        typer.confirm(
+        confirm(
             f"{plan} reads {progress.what} of {progress.table}: the rows of its {left} chunks will be missing in the "
-            f"lake until tidelog backfill {progress.table} --all. Cancel it?",
-            abort=True,
+            f"lake until tidelog backfill {progress.table} --all. Cancel it?"
         )
 
     def drop(now: State) -> ChunksDropped | None:
@@ -165,7 +165,7 @@ def _request(
     Raises:
         typer.BadParameter: an option makes no sense.
     """
-    names = list(dict.fromkeys(str(_table(table)) for table in tables))
+    names = list(dict.fromkeys(str(table_name(table)) for table in tables))
     request: dict[str, Any] = {"version": VERSION, "type": "backfill", "tables": names}
     if everything:
         if since or until or chunk or column != "both":
@@ -190,13 +190,6 @@ def _request(
             raise typer.BadParameter(f"{chunk!r} {error}", param_hint="--chunk") from error
         request["step"] = chunk
     return {**request, "from": ends["--from"], "to": ends["--to"], "column": column}
-
-
-def _table(text: str, hint: str = "TABLE") -> TableName:
-    try:
-        return TableName.parse(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=hint) from error
 
 
 def ask(stack: Stack, request: Mapping[str, Any], *, dry_run: bool = False) -> list[dict[str, Any]]:
@@ -241,7 +234,7 @@ def show(screen: Console, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _under_way(stack: Stack, table: str | None) -> list[Progress]:
-    name = None if table is None else _table(table, "--table")
+    name = None if table is None else table_name(table, "--table")
     with live_count("looking through the ledgers"):
         return plans_under_way(stack.ledger, name)
 
@@ -249,7 +242,7 @@ def _under_way(stack: Stack, table: str | None) -> list[Progress]:
 def _named(stack: Stack, plan: str) -> Progress:
     """Return the plan of that name."""
     table, _, number = plan.rpartition("/")
-    for progress in plans_under_way(stack.ledger, _table(table, "PLAN")) if number.isdecimal() else ():
+    for progress in plans_under_way(stack.ledger, table_name(table, "PLAN")) if number.isdecimal() else ():
         if progress.plan.number == int(number):
             return progress
     raise typer.BadParameter(f"{plan!r} is not under way: see tidelog backfill list", param_hint="PLAN")

@@ -8,20 +8,19 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pg8000.native import Connection
 from rich.console import Console
 
-from tidelog_cli import archive
-from tidelog_cli.archive import Archive
 from tidelog_cli.local import deployed, run_tick
-from tidelog_cli.mishap import Mishap
-from tidelog_cli.output import console, show_tick
-from tidelog_cli.ticks import TickResult
-from tidelog_sandbox import shop
-from tidelog_sandbox.postgres import Postgres
+from tidelog_cli.output import console
+from tidelog_cli.ticks import TickResult, show_tick
+
+if TYPE_CHECKING:
+    from pg8000.native import Connection
+
+    from tidelog_sandbox.postgres import Postgres
 
 _DATABASE = "totesys"
 _ROLE = "tidelog"
@@ -37,6 +36,11 @@ def demo(
     ] = Path(".tidelog/demo"),
 ) -> None:
     """Ingest a shop's database on this machine: everything, what changed, a large table, what failures held up."""
+    # They take long to load, and --help needs none of them.
+    from tidelog_cli import archive  # noqa: PLC0415
+    from tidelog_cli.mishap import Mishap  # noqa: PLC0415
+    from tidelog_sandbox.postgres import Postgres  # noqa: PLC0415
+
     screen = console()
     started = time.monotonic()
     _empty(lake)
@@ -60,7 +64,7 @@ def demo(
             screen.print(f"\nThe shop takes over an archive: {archive.ROWS:,} rows in one go. And business goes on.")
             archive.import_archive(owner, _ROLE)
             _do_business(screen, owner, seed=2)
-            whole = Archive(screen, sandbox, owner).run()
+            whole = archive.Archive(screen, sandbox, owner).run()
             _do_business(screen, owner, seed=3)
             healed = Mishap(screen, sandbox, owner, migration, role=_ROLE, lake=lake).run()
     if not (first.complete and second.complete and whole and healed):
@@ -71,6 +75,8 @@ def demo(
 
 def _open_shop(server: Postgres) -> str:
     """Create the shop's database and a role that may only read it; return the role's address."""
+    from tidelog_sandbox import shop  # noqa: PLC0415 - as above
+
     server.create_database(_DATABASE)
     with _connected(server) as owner:
         shop.create(owner)
@@ -82,12 +88,16 @@ def _open_shop(server: Postgres) -> str:
 @contextmanager
 def _connected(server: Postgres) -> Iterator[Connection]:
     """Lend a connection of the database's owner."""
+    from pg8000.native import Connection  # noqa: PLC0415 - as above
+
     connection = Connection("postgres", "127.0.0.1", _DATABASE, server.port, server.password, ssl_context=False)
     with closing(connection):
         yield connection
 
 
 def _do_business(screen: Console, owner: Connection, seed: int) -> None:
+    from tidelog_sandbox import shop  # noqa: PLC0415 - as above
+
     changed = shop.do_business(owner, seed=seed)
     words = ", ".join(f"{rows} in {table}" for table, rows in changed.items())
     screen.print(f"\nThe shop does business. Rows written: {words}")

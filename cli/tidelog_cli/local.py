@@ -12,22 +12,22 @@ from datetime import UTC, datetime
 from itertools import islice, pairwise
 from math import ceil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 import typer
 from rich.console import Console
 
-import tidelog_sandbox
 from tidelog_cli.backfill import send_again
 from tidelog_cli.config import read_document
-from tidelog_cli.output import console, live_line, show_tick, size
+from tidelog_cli.output import console, live_line, size
 from tidelog_cli.progress import plans_under_way
 from tidelog_cli.stack import Stack
-from tidelog_cli.ticks import TableResult, TickFailedError, TickResult, Ticks, read_result
-from tidelog_sandbox.expressions import occurrences
-from tidelog_sandbox.functions import Invocation
-from tidelog_sandbox.sandbox import Sandbox
+from tidelog_cli.ticks import TableResult, TickFailedError, TickResult, Ticks, read_result, show_tick
+
+if TYPE_CHECKING:
+    from tidelog_sandbox.functions import Invocation
+    from tidelog_sandbox.sandbox import Sandbox
 
 app = typer.Typer(help="Run tidelog on this machine: the real template, on a local AWS.", no_args_is_help=True)
 
@@ -147,6 +147,8 @@ def deployed(
         typer.BadParameter: the database's address can't be used.
         InvalidSetting: the configuration can't be used.
     """
+    from tidelog_sandbox.sandbox import Sandbox  # noqa: PLC0415 - it takes long to load, and --help needs none of it
+
     document = read_document(config) if config else None
     address, tls = read_address(database)
     lake.mkdir(parents=True, exist_ok=True)
@@ -205,6 +207,8 @@ def read_address(database: str) -> tuple[str, str]:
 
 
 def _template() -> Path:
+    import tidelog_sandbox  # noqa: PLC0415 - as above
+
     template = Path(tidelog_sandbox.__file__).parents[2] / "template.yaml"
     if not template.exists():
         raise typer.BadParameter(f"there is no {template}: run tidelog from a checkout of its repository")
@@ -227,6 +231,8 @@ def _print_result(invocation: Invocation) -> None:
 
 def _stale_seconds(schedule: str) -> str:
     """Return three of the longest intervals to come, in whole minutes; half an hour at least, a week at most."""
+    from tidelog_sandbox.expressions import occurrences  # noqa: PLC0415 - as above
+
     try:
         times = list(islice(occurrences(schedule, datetime.now(UTC), "UTC"), 10))
     except ValueError as error:

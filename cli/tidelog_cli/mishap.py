@@ -13,9 +13,8 @@ from rich.console import Console
 
 from tidelog.lake import read_segment_key
 from tidelog_cli.dead_letters import print_letters, send_back
-from tidelog_cli.output import show_tick
 from tidelog_cli.stack import Stack
-from tidelog_cli.ticks import TableResult, TickResult, read_result
+from tidelog_cli.ticks import TableResult, TickResult, read_result, show_tick
 from tidelog_sandbox.emails import Email
 from tidelog_sandbox.functions import Invocation
 from tidelog_sandbox.sandbox import Sandbox

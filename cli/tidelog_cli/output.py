@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+import typer
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.prompt import Confirm
 from rich.table import Table
-
-from tidelog_cli.ticks import TableResult, TickResult
+from rich.text import Text
 
 _WIDE = 240  # where nobody looks, nothing is cut off
 
@@ -59,28 +61,45 @@ def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int
     return table
 
 
-def show_tick(screen: Console, tick: TickResult) -> None:
-    """Print what a tick wrote, what was unchanged, and what was left out; failures go to stderr."""
-    written = [table for table in tick.tables if table.outcome in ("snapshotted", "ingested", "planned")]
-    if written:
-        rows = [_row(table) for table in written]
-        total = ("", f"{sum(t.rows for t in written):,}", size(sum(t.bytes for t in written)), "", "")
-        screen.print(aligned(("table", "rows", "bytes", "sequential id", "seconds"), [*rows, total]))
-    unchanged = [table.table for table in tick.tables if table.outcome in ("unchanged", "covered", "waiting")]
-    if unchanged:
-        screen.print(f"unchanged: {', '.join(unchanged)}", markup=False)
-    for left in tick.skipped:
-        screen.print(f"not taken: {left['table']} is {left['reason']}", markup=False)
-    errors = console(err=True)
-    for left in tick.refused:
-        errors.print(f"refused: {left['table']}: {left['reason']}", style="red", markup=False)
-    for failed in tick.failed:
-        errors.print(f"failed: {failed.reason}", style="red", markup=False)
+def fitted(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    left: Sequence[str],
+    spare: Sequence[str],
+    screen: Console,
+) -> Table:
+    """Return a plain table that fits on the screen: columns are left out until it does, first empty ones, then `spare`.
+
+    If it still does not fit, the texts of the columns `left`, which are aligned to the left, take more lines.
+    """
+    kept = list(headings)
+    empty = [heading for number, heading in enumerate(headings) if not any(row[number] for row in rows)]
+    for out in (*empty, *(heading for heading in spare if heading not in empty), None):
+        chosen = [headings.index(heading) for heading in kept]
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        for heading in kept:
+            folds = heading in left
+            table.add_column(heading, justify="left" if folds else "right", no_wrap=not folds, overflow="fold")
+        for row in rows:
+            table.add_row(*(row[number] for number in chosen))
+        if (
+            out is None
+            or Measurement.get(screen, screen.options.update(width=_WIDE * 2), table).maximum <= screen.width
+        ):
+            break
+        kept.remove(out)
+    return table
 
 
-def _row(table: TableResult) -> tuple[str, ...]:
-    number = {"ingested": f"{table.sequential_id}", "planned": f"{table.chunks} chunks"}.get(table.outcome, "snapshot")
-    return (table.table, f"{table.rows:,}", size(table.bytes), number, f"{table.seconds:.2f}")
+def confirm(question: str) -> None:
+    """Ask, and end the command unless the answer is yes.
+
+    Raises:
+        typer.Abort: it is not; or there is nobody to ask.
+    """
+    if not Confirm.ask(Text(question), console=console(err=True), default=False):
+        raise typer.Abort
 
 
 class Line:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from tidelog.stores import Bucket, Store, find_store
-from tidelog_cli.stack import Stack
+from tidelog_cli.stack import AT_ONCE, Stack
 
 AnyStack = Annotated[
     str | None,
@@ -37,5 +37,6 @@ def find_place(stack: str | None, lake: str | None) -> tuple[Store, Stack | None
 
 def _s3() -> Any:
     import boto3  # noqa: PLC0415 - a folder needs none of it, and it takes long to load
+    from botocore.config import Config  # noqa: PLC0415 - so does this
 
-    return boto3.client("s3")
+    return boto3.client("s3", config=Config(max_pool_connections=AT_ONCE))

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
-import boto3
 import typer
-from botocore.config import Config
 from botocore.exceptions import ClientError, NoCredentialsError, NoRegionError
 
 from tidelog import errors
@@ -21,7 +19,11 @@ from tidelog.dispatch import Dispatch
 from tidelog.errors import InvalidSetting, StoreUnreachable, TidelogError
 from tidelog.failures import error_code, store_errors
 from tidelog.ledger import Ledger
+from tidelog.messages import VERSION
 from tidelog.queues import WorkQueue
+
+AT_ONCE = 32
+"""How many calls of AWS are under way side by side at most."""
 
 StackName = Annotated[
     str,
@@ -60,7 +62,7 @@ class Stack:
         subject = f"the stack {name}"
         try:
             with store_errors("find", subject):
-                [described] = boto3.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+                [described] = _client("cloudformation").describe_stacks(StackName=name)["Stacks"]
         except StoreUnreachable as error:
             match error.__cause__:
                 case NoRegionError() | NoCredentialsError():
@@ -100,7 +102,7 @@ class Stack:
         return Dispatch(self.ledger, WorkQueue(self.client("sqs"), self.outputs["BackfillQueueUrl"]))
 
     def ask(self, request: Mapping[str, object]) -> dict[str, Any]:
-        """Have the scheduler answer a request.
+        """Have the scheduler answer a request, or run a tick.
 
         Raises:
             TidelogError: what is wrong with it.
@@ -118,6 +120,15 @@ class Stack:
             kind: type[TidelogError] = getattr(errors, error["kind"])
             raise kind(error["operation"], error["subject"], error["reason"], error["hint"])
         return said
+
+    def horizon(self) -> dict[str, Any] | None:
+        """Return who holds the horizon, as the scheduler sees it: `seconds`, `holder` and `remedy`; None where nobody.
+
+        Raises:
+            TidelogError: the database or the scheduler could not be asked.
+        """
+        horizon: dict[str, Any] | None = self.ask({"version": VERSION, "type": "horizon"})["horizon"]
+        return horizon
 
     @property
     def queues(self) -> Mapping[str, str]:
@@ -141,4 +152,8 @@ def find_configurations(name: str) -> tuple[Configurations, bool]:
 
 def _client(service: str) -> Any:
     """Return a client that waits for a function as long as that may take."""
-    return boto3.client(service, config=Config(read_timeout=90))  # type: ignore[call-overload] # one of many
+    import boto3  # noqa: PLC0415 - it takes long to load, and --help needs none of it
+    from botocore.config import Config  # noqa: PLC0415 - so does this
+
+    config = Config(read_timeout=90, max_pool_connections=AT_ONCE)
+    return boto3.client(service, config=config)  # type: ignore[call-overload] # one of many

@@ -12,6 +12,7 @@ from tidelog.ledger import Ledger
 from tidelog.messages import VERSION
 from tidelog.tables import TableName
 from tidelog_cli.following import Wanted, follow, show_ended
+from tidelog_cli.naming import table_name
 from tidelog_cli.output import console
 from tidelog_cli.stack import Stack, StackName
 
@@ -34,7 +35,7 @@ def sweep(
     found = Stack.find(stack)
     request: dict[str, Any] = {"version": VERSION, "type": "sweep"}
     if tables:
-        request["tables"] = [str(_table(table)) for table in tables]
+        request["tables"] = [str(table_name(table)) for table in tables]
     ledger = found.ledger
     before = {str(table): ledger.head(table) for table in _known(ledger, tables)} if wait else {}
     answers = found.ask(request)["sweeps"]
@@ -58,17 +59,10 @@ def sweep(
 
 
 def _known(ledger: Ledger, tables: list[str] | None) -> list[TableName]:
-    return [_table(table) for table in tables] if tables else list(ledger.tables())
+    return [table_name(table) for table in tables] if tables else list(ledger.tables())
 
 
 def _wanted(table: str, head: Event, request: str) -> Wanted:
     """Return which sweep of a table is followed: the one that is under way, or the one that was asked for."""
     under_way = [plan.number - 1 for plan in head.state.plans if plan.kind == "sweep"]
     return Wanted(table, under_way[0]) if under_way else Wanted(table, head.offset, request)
-
-
-def _table(text: str) -> TableName:
-    try:
-        return TableName.parse(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="TABLE") from error

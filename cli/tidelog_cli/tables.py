@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from tidelog.errors import TidelogError
-from tidelog.messages import VERSION
 from tidelog.parameters import Parameters, Summary
 from tidelog.state import Lack
 from tidelog.tables import TableName
@@ -25,9 +24,9 @@ _NOT_YET: dict[Lack | None, str] = {
 
 
 def tables(stack: StackName, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the tables: how each is read and why so, when it was read last, up to when it is complete. Times are UTC.
+    """List the tables: how each is read and why so, and up to when it is complete. Times are UTC.
 
-    Below them stands who holds the horizon, if a transaction is open.
+    Below them stands who holds the horizon, if a transaction is open. tidelog status has the numbers.
     """
     found = Stack.find(stack)
     parameters = Parameters(found.client("ssm"), found.outputs["ParameterPrefix"])
@@ -39,9 +38,9 @@ def tables(stack: StackName, *, as_json: Annotated[bool, typer.Option("--json", 
     elif not known:
         console().print("No table was ingested yet: the first tick does that.")
     else:
-        headings = ("table", "increments", "latest timestamp", "last read", "complete up to", "how it is read")
+        headings = ("table", "complete up to", "how it is read")
         rows = [_row(table, summary) for table, summary in known]
-        console().print(aligned(headings, rows, left=6, prose="how it is read"))
+        console().print(aligned(headings, rows, left=3, prose="how it is read"))
     if horizon and horizon["seconds"] and not as_json:  # A busy database always has some that has just begun.
         console().print(
             f"A transaction holds the horizon, for {duration(horizon['seconds'])} as ticks have seen it: "
@@ -55,22 +54,15 @@ def tables(stack: StackName, *, as_json: Annotated[bool, typer.Option("--json", 
 def _horizon(stack: Stack) -> tuple[dict[str, Any] | None, str]:
     """Return who holds the horizon, and why that is not known; what is known of the tables is shown all the same."""
     try:
-        return stack.ask({"version": VERSION, "type": "horizon"})["horizon"], ""
+        return stack.horizon(), ""
     except TidelogError as error:
         return None, str(error)
 
 
 def _row(table: TableName, summary: Summary) -> tuple[str, ...]:
     if not summary.offset:
-        return (str(table), "", "", "", "", "not read yet")
-    return (
-        str(table),
-        f"{summary.sequential_id:,}",
-        summary.timestamp or "",
-        moment(summary.checked_at),
-        moment(_complete(summary)) or _NOT_YET[summary.lacks],
-        summary.strategy,
-    )
+        return (str(table), "", "not read yet")
+    return (str(table), moment(_complete(summary)) or _NOT_YET[summary.lacks], summary.strategy)
 
 
 def _complete(summary: Summary) -> str | None:

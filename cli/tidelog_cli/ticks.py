@@ -1,4 +1,4 @@
-"""Running a tick in the sandbox, and gathering what became of each table."""
+"""Running a tick in the sandbox, gathering what became of each table, and showing it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
 
 from tidelog.errors import InvalidMessage
 from tidelog.messages import ReadChunk, decode
-from tidelog_sandbox.functions import Invocation
-from tidelog_sandbox.sandbox import Sandbox
+from tidelog_cli.output import aligned, console, size
+
+if TYPE_CHECKING:
+    from tidelog_sandbox.functions import Invocation
+    from tidelog_sandbox.sandbox import Sandbox
 
 _RECHECK_SECONDS = 0.2
 
@@ -163,6 +168,30 @@ class Ticks:
 
     def _take(self, invocation: Invocation) -> None:
         self._gathered.take(invocation)
+
+
+def show_tick(screen: Console, tick: TickResult) -> None:
+    """Print what a tick wrote, what was unchanged, and what was left out; failures go to stderr."""
+    written = [table for table in tick.tables if table.outcome in ("snapshotted", "ingested", "planned")]
+    if written:
+        rows = [_row(table) for table in written]
+        total = ("", f"{sum(t.rows for t in written):,}", size(sum(t.bytes for t in written)), "", "")
+        screen.print(aligned(("table", "rows", "bytes", "sequential id", "seconds"), [*rows, total]))
+    unchanged = [table.table for table in tick.tables if table.outcome in ("unchanged", "covered", "waiting")]
+    if unchanged:
+        screen.print(f"unchanged: {', '.join(unchanged)}", markup=False)
+    for left in tick.skipped:
+        screen.print(f"not taken: {left['table']} is {left['reason']}", markup=False)
+    errors = console(err=True)
+    for left in tick.refused:
+        errors.print(f"refused: {left['table']}: {left['reason']}", style="red", markup=False)
+    for failed in tick.failed:
+        errors.print(f"failed: {failed.reason}", style="red", markup=False)
+
+
+def _row(table: TableResult) -> tuple[str, ...]:
+    number = {"ingested": f"{table.sequential_id}", "planned": f"{table.chunks} chunks"}.get(table.outcome, "snapshot")
+    return (table.table, f"{table.rows:,}", size(table.bytes), number, f"{table.seconds:.2f}")
 
 
 def read_result(invocation: Invocation) -> TableResult | None:

@@ -16,8 +16,8 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from tidelog.errors import TidelogError
 from tidelog.pipeline import Scheduler, build_scheduler
-from tidelog.requesting import read_sweep
-from tidelog.scheduling import Tick, schedule, schedule_sweep
+from tidelog.requesting import read_ingests, read_sweep
+from tidelog.scheduling import Tick, schedule, schedule_sweep, schedule_tables
 from tidelog.settings import SchedulerSettings, read_scheduler_settings
 from tidelog.tables import TableName
 from tidelog.watching import Sight
@@ -36,9 +36,9 @@ def parts() -> tuple[SchedulerSettings, Scheduler]:
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  # noqa: ARG001 - Lambda passes both
     """Send the messages of a tick; return the tables, and what was left out and why.
 
-    Invoked with a `backfill` or `sweep` request it checks that, sends it, and returns what it will take, or what is
-    wrong with it; asked for the `horizon` it says who holds it. The second schedule asks for a sweep too, and has a
-    failure tried again.
+    Invoked with an `ingest`, `backfill` or `sweep` request it checks that, sends it, and returns what it will take, or
+    what is wrong with it; asked for the `horizon` it says who holds it. The second schedule asks for a sweep too, and
+    has a failure tried again.
     """
     settings, scheduler = parts()
     if event.get("type") == "sweep" and "scheduled_time" in event:
@@ -53,8 +53,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  #
         queue=scheduler.queue,
         selection=settings.selection,
         configuration=scheduler.configurations.follow(),
+        request=event.get("request", ""),
     )
     report_tick(tick, settings.stack)
+    note_tick(scheduler, tick)
     report_sight(scheduler.watching.look(tick.tables), settings.stack)
     return {**asdict(tick), "tables": [str(table) for table in tick.tables]}
 
@@ -70,14 +72,30 @@ def take_request(settings: SchedulerSettings, scheduler: Scheduler, event: dict[
         if not horizon.held:
             return {"horizon": None}
         return {"horizon": {"seconds": round(seconds), "holder": horizon.who, "remedy": horizon.remedy}}
+    request = uuid.uuid4().hex
+    if event["type"] == "ingest":
+        return {"request": request, "tables": ingest(settings, scheduler, read_ingests(event), request)}
     if event["type"] == "sweep":
-        request = uuid.uuid4().hex
         tables = sweep(settings, scheduler, read_sweep(event), request=request)
         return {"sweeps": [{"table": table, "request": request} for table in tables]}
     scheduler.configurations.follow()
     answers = scheduler.requests.take(event)
     logger.info("request taken", backfills=[asdict(answer) for answer in answers])
     return {"backfills": [asdict(answer) for answer in answers]}
+
+
+def ingest(settings: SchedulerSettings, scheduler: Scheduler, tables: list[TableName], request: str) -> list[str]:
+    """Have some tables ingested now; return which."""
+    found = schedule_tables(
+        tables,
+        request=request,
+        source=scheduler.source,
+        queue=scheduler.queue,
+        selection=settings.selection,
+        configuration=scheduler.configurations.follow(),
+    )
+    logger.info("ingestion sent", tables=len(found), request=request)
+    return [str(table) for table in found]
 
 
 def sweep(settings: SchedulerSettings, scheduler: Scheduler, tables: list[TableName], **why: str) -> list[str]:
@@ -122,6 +140,14 @@ def report_tick(tick: Tick, stack: str) -> None:
         configuration=tick.configuration,
     )
     emit(stack, ("Ticks", MetricUnit.Count, 1), ("RefusedTables", MetricUnit.Count, len(tick.refused)))
+
+
+def note_tick(scheduler: Scheduler, tick: Tick) -> None:
+    """Note that a tick was. The metric counts it all the same, so a failure of this is not one of the tick."""
+    try:
+        scheduler.ticks.note(tick.due, len(tick.tables), len(tick.refused))
+    except TidelogError as error:
+        logger.warning("tick not noted", reason=error.what)
 
 
 def report_sight(sight: Sight, stack: str) -> None:

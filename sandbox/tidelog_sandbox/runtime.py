@@ -22,6 +22,7 @@ from typing import Any, Literal
 import psutil
 
 from tidelog_sandbox.errors import SandboxError
+from tidelog_sandbox.packages import interpreter
 from tidelog_sandbox.runtime_api import RESPONSE_LIMIT, RuntimeApi
 
 INIT_SECONDS = 10.0
@@ -104,7 +105,7 @@ class Environment:
     def _started(self, output: int) -> "subprocess.Popen[bytes]":
         # Should this process be killed, the environment finds its Runtime API gone when it next looks, and ends.
         return subprocess.Popen(  # noqa: S603  # this very interpreter
-            [sys.executable, "-m", "awslambdaric", self._configuration.handler],
+            [interpreter(self._configuration.layers), "-m", "awslambdaric", self._configuration.handler],
             cwd=self._configuration.code,
             env=_variables(self._configuration, self._api.address),
             stdin=subprocess.DEVNULL,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,12 +17,15 @@ from tidelog.errors import InvalidMessage
 from tidelog.failures import error_code, store_errors
 from tidelog.letters import MAX_BYTES, Failure, Origin, Received, from_attributes, size, to_attributes
 from tidelog.messages import decode, sent_again
+from tidelog.stores import NoSuchObjectError, Store
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef, ReceiveMessageResultTypeDef
 
+_FAILURES = "failures/"
+_AT_ONCE = 16
 _BATCH = 10
 _HELD_SECONDS = 300
 """How long a letter that is looked at is hidden from others, should its reader die."""
@@ -80,10 +84,40 @@ class Failures:
                 if error_code(error) != "NoSuchKey":
                     raise
                 return None
-        try:
-            return msgspec.json.decode(body, type=Failure)
-        except ValueError:  # msgspec's own errors are such too
-            return None  # Not what tidelog writes: as good as nothing.
+        return _failure(body)
+
+
+def noted_failures(store: Store, since: datetime, most: int = 200) -> list[Failure]:
+    """Return the last failure of each message that has failed since a moment, the newest first.
+
+    A message that is worked off later leaves its note behind.
+
+    Args:
+        store: the lake.
+        since: with a zone.
+        most: no more than these are read.
+    """
+    listed = [each for each in store.keys(_FAILURES) if each.written >= since]
+    newest = sorted(listed, key=lambda each: each.written, reverse=True)[:most]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        noted = [failure for failure in pool.map(lambda each: _noted(store, each.key), newest) if failure]
+    return sorted(noted, key=lambda failure: failure.failed_at, reverse=True)
+
+
+def _noted(store: Store, key: str) -> Failure | None:
+    try:
+        return _failure(store.read(key))
+    except NoSuchObjectError:
+        return None  # It has just expired.
+
+
+def _failure(body: bytes) -> Failure | None:
+    """Read a note; what tidelog does not write is as good as nothing."""
+    try:
+        failure = msgspec.json.decode(body, type=Failure)
+        return failure if datetime.fromisoformat(failure.failed_at).tzinfo else None
+    except ValueError:  # msgspec's own errors are such too
+        return None
 
 
 class DeadLetters:
@@ -234,4 +268,4 @@ def _answered(answer: ReceiveMessageResultTypeDef) -> datetime:
 
 
 def _failure_key(message: str) -> str:
-    return f"failures/{message}.json"
+    return f"{_FAILURES}{message}.json"

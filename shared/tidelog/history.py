@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from itertools import islice
 from typing import TypeVar
 
@@ -47,10 +48,15 @@ class History:
             table: the table.
             known: an offset that is there as far as the caller knows; it spares listing what comes before.
         """
-        offset = max(self.offsets(table, after=known - 1), default=0)
-        if not offset and known:
-            offset = max(self.offsets(table, after=0), default=0)
+        offset = self._last(table, known - 1) or (self._last(table, 0) if known else 0)
         return self.read(table, offset) if offset else None
+
+    def _last(self, table: TableName, after: int) -> int:
+        """Return the offset of the newest event behind one, 0 where there is none; the keys come in order."""
+        key = ""
+        for listed in self._store.keys(ledger_prefix(table), event_key(table, after) if after > 0 else ""):
+            key = listed.key
+        return read_event_key(key)[1] if key else 0
 
     def read(self, table: TableName, offset: int) -> Event:
         """Return one event.
@@ -67,6 +73,29 @@ class History:
         except msgspec.DecodeError as error:
             hint = "Was it changed by hand, or written by a newer tidelog?"
             raise UnreadableData("read", key, f"it is not an event: {error}", hint) from error
+
+    def before(self, table: TableName, head: Event, moment: datetime) -> Event | None:
+        """Return the newest event that was written at or before a moment, None where there is none.
+
+        Offsets are searched by halving. The clocks of workers differ a little, and so may the answer.
+
+        Args:
+            table: the table.
+            head: its newest event.
+            moment: with a zone.
+        """
+        if datetime.fromisoformat(head.at) <= moment:
+            return head
+        first, after = 0, head.offset  # The first is at or before it (0 stands for none), the other is not.
+        found = None
+        while after - first > 1:
+            middle = (first + after) // 2
+            event = self.read(table, middle)
+            if datetime.fromisoformat(event.at) <= moment:
+                first, found = middle, event
+            else:
+                after = middle
+        return found
 
     def events(self, table: TableName, after: int = 0) -> Iterator[Event]:
         """Yield the events of a table behind an offset, in order; there may be a day of them."""

@@ -74,7 +74,7 @@ class Ingestion:
         self._now = parts.now
         self._altering = Altering(parts, tell)
 
-    def ingest(self, table: TableName, *, seconds: float, for_sweep: bool = False) -> Run:
+    def ingest(self, table: TableName, *, seconds: float, for_sweep: bool = False, noted: bool = False) -> Run:
         """Ingest what is new in a table, or plan that it be read in chunks.
 
         Args:
@@ -82,6 +82,7 @@ class Ingestion:
             seconds: the time there is.
             for_sweep: whether a sweep follows: a bounded window that has found nothing may have hidden something, so
                 that is an event too.
+            noted: whether the summary says when this run was, also if nothing is new: somebody waits for it.
 
         Raises:
             TidelogError: why it could not be; nothing is visible of it, or all is.
@@ -90,7 +91,7 @@ class Ingestion:
         quiet: Moment | None = None
         for _ in range(_ATTEMPTS):
             try:
-                return self._run(table, deadline, quiet, for_sweep=for_sweep)
+                return self._run(table, deadline, quiet, for_sweep=for_sweep, noted=noted)
             except _NotQuietError as found:
                 quiet = found.since
                 self._source.pass_horizon(quiet.next, _QUIET_SECONDS)
@@ -98,7 +99,7 @@ class Ingestion:
                 continue  # An event came in between that changes what is to be done: begin again from the ledger.
         raise Conflict("ingest", table, f"other workers took the offset {_ATTEMPTS} times", "It is tried again")
 
-    def _run(self, table: TableName, deadline: float, quiet: Moment | None, *, for_sweep: bool) -> Run:
+    def _run(self, table: TableName, deadline: float, quiet: Moment | None, *, for_sweep: bool, noted: bool) -> Run:
         state, known = self._publisher.finish_last(table, seconds=deadline - time.monotonic())
         if self._dispatch.send_unsent(table, state, finished=state.offset) is not state:
             # Chunks may have been committed in between, and not be published.
@@ -116,7 +117,8 @@ class Ingestion:
                 return self._plan(table, base, plan, schema)
             if segment is None:
                 state = self._advance(table, base, plan, for_sweep=for_sweep)
-                self._parameters.project(table, state, base.known, self._now(), fresh=self._limits.fresh)
+                fresh = 0.0 if noted else self._limits.fresh
+                self._parameters.project(table, state, base.known, self._now(), fresh=fresh)
                 return _outcome(table, "unchanged", state, plan)
             self._source.wait_until_durable(plan.snapshot)
             uncommitted.pop_all()  # From here on an event may need the upload, whatever is raised.

@@ -55,6 +55,8 @@ class Ingest(_Message, frozen=True):
     """When the tick was due that sent it (ISO 8601); None where a person did."""
     configuration: int | None = None
     """The version of the configuration that it is about, 0 where there is none; None leaves it to the worker."""
+    request: str = ""
+    """Id of the request of a person who may wait for it: the run then notes its time, also where nothing is new."""
 
 
 class Backfill(_Message, frozen=True):
@@ -108,9 +110,11 @@ _EXAMPLES: Mapping[type[_Message], str] = {
 }
 
 
-def ingest(table: TableName, tick: str, configuration: int | None = None) -> Ingest:
-    """Return the message that has one table ingested for one tick."""
-    return Ingest(version=VERSION, type="ingest", table=str(table), tick=tick, configuration=configuration)
+def ingest(table: TableName, tick: str | None, configuration: int | None = None, *, request: str = "") -> Ingest:
+    """Return the message that has one table ingested, for a tick or as a person asks."""
+    return Ingest(
+        version=VERSION, type="ingest", table=str(table), tick=tick, configuration=configuration, request=request
+    )
 
 
 def sent_again(body: str) -> str:

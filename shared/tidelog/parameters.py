@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -62,6 +63,21 @@ def summarize(state: State, at: datetime) -> Summary:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What Parameter Store has of a table.
+
+    Attributes:
+        version: how often it was written.
+        summary: None where it is none.
+        fault: why it is none.
+    """
+
+    version: int
+    summary: Summary | None
+    fault: UnreadableData | None = None
+
+
 class Parameters:
     """The summaries of every table, at `<prefix>/tables/<schema>/<table>`."""
 
@@ -70,15 +86,24 @@ class Parameters:
         self._prefix = f"{prefix}/tables"
 
     def read(self, table: TableName) -> Summary | None:
-        """Return a table's summary, None where it has none."""
+        """Return a table's summary, None where it has none.
+
+        Raises:
+            UnreadableData: its parameter is not a summary.
+        """
+        kept = self.kept(table)
+        return _summary(kept) if kept else None
+
+    def kept(self, table: TableName) -> Kept | None:
+        """Return what there is of a table, be it a summary or not; None where there is nothing."""
         with store_errors("read the state of", table):
             try:
-                value = self._ssm.get_parameter(Name=self._name(table))["Parameter"]["Value"]
+                found = self._ssm.get_parameter(Name=self._name(table))["Parameter"]
             except ClientError as error:
                 if error_code(error) != "ParameterNotFound":
                     raise
                 return None
-        return _decode(table, value)
+        return _kept(table, found["Version"], found["Value"])
 
     def read_all(self, *, lenient: bool = False) -> Iterator[tuple[TableName, Summary]]:
         """Yield every table that has a summary; a lenient reader leaves out those that are none.
@@ -86,24 +111,33 @@ class Parameters:
         Raises:
             UnreadableData: a parameter is not a summary.
         """
+        for table, kept in self.all_kept():
+            if kept.summary or not lenient:
+                yield table, _summary(kept)
+
+    def all_kept(self) -> Iterator[tuple[TableName, Kept]]:
+        """Yield of every table what there is, be it a summary or not."""
         with store_errors("read the state of", "all tables"):
             for page in self._ssm.get_paginator("get_parameters_by_path").paginate(Path=self._prefix, Recursive=True):
-                for parameter in page["Parameters"]:
-                    table = self._table(parameter["Name"])
-                    try:
-                        summary = _decode(table, parameter["Value"])
-                    except UnreadableData:
-                        if not lenient:
-                            raise
-                    else:
-                        yield table, summary
+                for found in page["Parameters"]:
+                    table = self._table(found["Name"])
+                    yield table, _kept(table, found["Version"], found["Value"])
 
-    def write(self, table: TableName, summary: Summary) -> None:
-        """Write a table's summary, whatever was there."""
+    def write(self, table: TableName, summary: Summary) -> int:
+        """Write a table's summary, whatever was there; return the version that it is."""
         with store_errors("write the state of", table):
-            self._ssm.put_parameter(
+            return self._ssm.put_parameter(
                 Name=self._name(table), Value=msgspec.json.encode(summary).decode(), Type="String", Overwrite=True
-            )
+            )["Version"]
+
+    def forget(self, table: TableName) -> None:
+        """Delete what there is of a table."""
+        with store_errors("delete the state of", table):
+            try:
+                self._ssm.delete_parameter(Name=self._name(table))
+            except ClientError as error:
+                if error_code(error) != "ParameterNotFound":
+                    raise
 
     def expect(self, table: TableName, at: datetime) -> None:
         """Note since when a table is awaited, unless it has a summary."""
@@ -149,11 +183,24 @@ def _unescape(part: str) -> str:
     return unquote(part.replace(".", "%"))
 
 
+def _summary(kept: Kept) -> Summary:
+    if kept.fault:
+        raise kept.fault
+    return kept.summary or Summary()
+
+
+def _kept(table: TableName, version: int, value: str) -> Kept:
+    try:
+        return Kept(version, _decode(table, value))
+    except UnreadableData as fault:
+        return Kept(version, None, fault)
+
+
 def _decode(table: TableName, value: str) -> Summary:
     try:
         summary = msgspec.json.decode(value, type=Summary)
         summary.age(datetime.now(UTC))  # Its time must be one.
     except (msgspec.DecodeError, ValueError, TypeError) as error:
-        hint = "Delete the parameter: it is made again from the ledger"
+        hint = "tidelog rebuild makes it again from the ledger; so does the table's next run"
         raise UnreadableData("read the state of", table, f"its parameter is not a summary: {error}", hint) from error
     return summary

@@ -28,6 +28,7 @@ from tidelog.segment import Segments
 from tidelog.settings import DatabaseSettings, SchedulerSettings, WorkerSettings
 from tidelog.source import Source
 from tidelog.tables import TableName
+from tidelog.ticks import Ticks
 from tidelog.watching import Watch, Watching
 from tidelog.working import Jobs, Retries, Worker
 
@@ -62,6 +63,7 @@ class Scheduler:
     queue: WorkQueue
     requests: Requests
     watching: Watching
+    ticks: Ticks
 
 
 def build_parts(settings: WorkerSettings, clients: Clients | None = None) -> Parts:
@@ -125,10 +127,11 @@ def build_scheduler(settings: SchedulerSettings) -> Scheduler:
     configurations = Configurations(ssm, settings.parameters)
     source = _build_source(aws, settings.database, configurations)
     parameters = Parameters(ssm, settings.parameters)
+    marks = Marks(ssm, settings.parameters)
     watching = Watching(
         source=source,
         parameters=parameters,
-        marks=Marks(ssm, settings.parameters),
+        marks=marks,
         notices=_build_notices(aws, settings.topic, settings.stack, settings.parameters),
         watch=Watch(stale_seconds=settings.stale_seconds, horizon_seconds=settings.horizon_seconds),
         now=_now,
@@ -140,7 +143,8 @@ def build_scheduler(settings: SchedulerSettings) -> Scheduler:
         chunk_bytes=settings.chunk_bytes,
         new_id=lambda: uuid.uuid4().hex,
     )
-    return Scheduler(source, configurations, WorkQueue(sqs, settings.work_queue_url), requests, watching)
+    queue = WorkQueue(sqs, settings.work_queue_url)
+    return Scheduler(source, configurations, queue, requests, watching, Ticks(marks, _now))
 
 
 def _build_source(aws: Clients, settings: DatabaseSettings, configurations: Configurations) -> Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tidelog.errors import StoreUnreachable
 from tidelog.failures import store_errors
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 _BATCH = 10
 _ATTEMPTS = 3
+
+
+class Depth(NamedTuple):
+    """About how many messages a queue has, as SQS knows within a minute or so."""
+
+    waiting: int
+    in_flight: int
+    """Given to somebody: being worked off, or resting after a failure."""
 
 
 class WorkQueue:
@@ -43,6 +51,21 @@ class WorkQueue:
         if failed:
             reason = f"SQS did not take {', '.join(failed)}"
             raise StoreUnreachable("send", "work messages", reason, "They are sent again")
+
+    def depth(self) -> Depth:
+        """Return about how many messages there are."""
+        with store_errors("count the messages of", self._url):
+            found = self._sqs.get_queue_attributes(
+                QueueUrl=self._url,
+                AttributeNames=[
+                    "ApproximateNumberOfMessages",
+                    "ApproximateNumberOfMessagesDelayed",
+                    "ApproximateNumberOfMessagesNotVisible",
+                ],
+            )["Attributes"]
+        counts = {name: int(text) for name, text in found.items()}
+        in_flight = counts.pop("ApproximateNumberOfMessagesNotVisible", 0)
+        return Depth(sum(counts.values()), in_flight)
 
     def hide(self, message: Received, seconds: int) -> None:
         """Hide a message that was received for so many seconds from now; it is given again then."""

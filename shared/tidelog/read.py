@@ -101,7 +101,7 @@ class LakeTable:
         of these: a chunk of a large read. `follow` tells of all.
         """
         found = self._store.keys(data_prefix(self.name))
-        listed = [Stored(read_segment_key(key)[1], key, size, self._store) for key, size in found]
+        listed = [Stored(read_segment_key(each.key)[1], each.key, each.size, self._store) for each in found]
         return sorted(segment for segment in listed if after is None or segment.position > after)
 
     def rows(self, after: Position | None = None) -> Iterator[ReadRow]:

@@ -124,6 +124,18 @@ def read_sweep(asked: Mapping[str, Any]) -> list[TableName]:
     return [one.table_name for one in _each(fields)]
 
 
+def read_ingests(asked: Mapping[str, Any]) -> list[TableName]:
+    """Return the tables that are to be ingested now.
+
+    Args:
+        asked: an `ingest` message; `tables` in place of `table` names several.
+
+    Raises:
+        InvalidMessage: naming the field, the value and the remedy.
+    """
+    return [one.table_name for one in _each(dict(asked))]
+
+
 def _wanted(asked: Mapping[str, Any]) -> tuple[list[Backfill], bool]:
     fields = dict(asked)
     dry = fields.pop("dry_run", False)

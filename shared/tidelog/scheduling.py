@@ -34,7 +34,13 @@ class Tick:
 
 
 def schedule(
-    due: str, *, source: Source, queue: WorkQueue, selection: Selection, configuration: Configuration | None = None
+    due: str,
+    *,
+    source: Source,
+    queue: WorkQueue,
+    selection: Selection,
+    configuration: Configuration | None = None,
+    request: str = "",
 ) -> Tick:
     """Send one message per table of the selection, with the version of the configuration that it is to be read by.
 
@@ -44,15 +50,45 @@ def schedule(
         queue: the work queue.
         selection: which tables are taken, where the configuration does not say.
         configuration: what else is configured.
+        request: id of the request of a person who may wait for it; empty for the schedule.
 
     Raises:
         TidelogError: the database or the queue could not be reached; the tables already sent are ingested all the same.
     """
     configuration, relations = configuration or Configuration(), source.relations()
     selected = configuration.selection(selection).apply(relations)
-    queue.send([ingest(table, due, configuration.version) for table in selected.tables])
+    queue.send([ingest(table, due, configuration.version, request=request) for table in selected.tables])
     refused = (*selected.refused, *configuration.unmet(relations))
     return Tick(due, selected.tables, selected.skipped, refused, configuration.version)
+
+
+def schedule_tables(
+    tables: Sequence[TableName],
+    *,
+    request: str,
+    source: Source,
+    queue: WorkQueue,
+    selection: Selection,
+    configuration: Configuration | None = None,
+) -> tuple[TableName, ...]:
+    """Have some tables of the selection ingested now, besides the ticks; return which.
+
+    Args:
+        tables: the tables.
+        request: id of the request, which no other has: SQS drops a message that it has had within five minutes.
+        source: the database.
+        queue: the work queue.
+        selection: which tables are taken, where the configuration does not say.
+        configuration: what else is configured.
+
+    Raises:
+        UnknownTable: one of them is none of the selection; nothing was sent.
+        TidelogError: the database or the queue could not be reached.
+    """
+    configuration = configuration or Configuration()
+    wanted = _some("ingest", tables, configuration.selection(selection).apply(source.relations()).tables)
+    queue.send([ingest(table, None, configuration.version, request=request) for table in wanted])
+    return wanted
 
 
 def schedule_sweep(
@@ -79,9 +115,14 @@ def schedule_sweep(
         TidelogError: the database or the queue could not be reached.
     """
     selected = selection.apply(source.relations()).tables
-    for table in tables:
-        if table not in selected:
-            raise UnknownTable("sweep", table, "it is none of the stack's tables", "See tidelog tables")
-    wanted = tuple(dict.fromkeys(tables)) or selected
+    wanted = _some("sweep", tables, selected) or selected
     queue.send([sweep(table, tick=tick, request=request) for table in wanted])
     return wanted
+
+
+def _some(operation: str, tables: Sequence[TableName], selected: Sequence[TableName]) -> tuple[TableName, ...]:
+    """Return tables once each; all of them have to be selected."""
+    for table in tables:
+        if table not in selected:
+            raise UnknownTable(operation, table, "it is none of the stack's tables", "See tidelog tables")
+    return tuple(dict.fromkeys(tables))

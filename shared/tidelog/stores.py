@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, cast
 
@@ -26,6 +27,8 @@ class Listed(NamedTuple):
     key: str
     size: int
     """In bytes, as stored."""
+    written: datetime
+    """With a zone; when it was last written, in whole seconds or finer."""
 
 
 class Store(Protocol):
@@ -78,7 +81,7 @@ class Bucket:
             )
             for page in pages:
                 for found in page.get("Contents", []):
-                    yield Listed(found["Key"].removeprefix(self._prefix), found["Size"])
+                    yield Listed(found["Key"].removeprefix(self._prefix), found["Size"], found["LastModified"])
 
     def folders(self, prefix: str) -> Iterator[str]:
         """See `Store`."""
@@ -135,7 +138,8 @@ class Folder:
         ]
         for key, path in sorted(found, key=lambda each: each[0].encode()):
             if key.encode() > after.encode():
-                yield Listed(key, path.stat().st_size)
+                stat = path.stat()
+                yield Listed(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
 
     def folders(self, prefix: str) -> Iterator[str]:
         """See `Store`."""

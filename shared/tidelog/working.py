@@ -60,7 +60,7 @@ class Jobs:
         self._configurations.follow(work.configuration if isinstance(work, Ingest) else None)
         match work:
             case Ingest():
-                return self._ingestion.ingest(work.table_name, seconds=seconds)
+                return self._ingestion.ingest(work.table_name, seconds=seconds, noted=bool(work.request))
             case Backfill():
                 return self._backfilling.plan(work, message, seconds=seconds)
             case Sweep():

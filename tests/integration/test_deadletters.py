@@ -13,10 +13,11 @@ from msgspec.structs import replace
 from tests.faults import Process, Step, refusal
 from tests.integration.conftest import Post
 from tests.tide import Lake, wait_for
-from tidelog.deadletters import DeadLetters, Failures, Letter
+from tidelog.deadletters import DeadLetters, Failures, Letter, noted_failures
 from tidelog.errors import AccessDenied, InvalidMessage, StoreUnreachable
 from tidelog.letters import MAX_BYTES, Failure, Origin, size, to_attributes
 from tidelog.messages import encode, ingest
+from tidelog.stores import Bucket
 from tidelog.tables import TableName
 
 BODY = encode(ingest(TableName("public", "t"), "2026-11-23T12:00:00Z"))
@@ -257,3 +258,16 @@ def test_what_aws_refuses_is_an_error(
         process.at("before", Step(operation), refusal(code))
         with pytest.raises(kind, match=words):
             deed(dead_letters, post)
+
+
+def test_the_last_failures_are_found_the_newest_first(failures: Failures, lake: Lake) -> None:
+    """Those that were noted since; what is none is left out, and of many only the newest are read."""
+    store, now = Bucket(lake.s3, lake.bucket), datetime.now(UTC)
+    assert noted_failures(store, now - timedelta(days=1)) == []
+    noted = [replace(FAILURE, failed_at=(now + timedelta(seconds=number)).isoformat()) for number in range(5)]
+    for failure in noted:
+        failures.write(uuid.uuid4().hex, failure)
+    lake.s3.put_object(Bucket=lake.bucket, Key="failures/x.json", Body=b"{}")
+    assert noted_failures(store, now - timedelta(days=1)) == noted[::-1]
+    assert noted_failures(store, now + timedelta(days=1)) == []
+    assert len(noted_failures(store, now - timedelta(days=1), most=2)) <= 2

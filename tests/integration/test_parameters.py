@@ -48,7 +48,7 @@ def test_a_summary_that_is_none_names_its_remedy(parameters: Parameters, lake: L
     """It is a cache, and may be deleted."""
     parameters.write(NAMES[0], Summary())
     lake.ssm.put_parameter(Name=f"{lake.prefix}/tables/s0/t", Value="mine", Overwrite=True)
-    with pytest.raises(UnreadableData, match="Delete the parameter: it is made again from the ledger"):
+    with pytest.raises(UnreadableData, match="tidelog rebuild makes it again"):
         parameters.read(NAMES[0])
 
 

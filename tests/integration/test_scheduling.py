@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,14 +12,17 @@ import pytest
 from tests.conftest import Aws
 from tests.faults import Process, Step, refusal
 from tests.tide import Tide
-from tidelog.errors import AccessDenied, StoreUnreachable
+from tidelog.errors import AccessDenied, StoreUnreachable, UnknownTable
+from tidelog.marks import Marks
 from tidelog.messages import Ingest, decode, ingest
 from tidelog.queues import WorkQueue
-from tidelog.scheduling import Tick, schedule
+from tidelog.scheduling import Tick, schedule, schedule_tables
 from tidelog.selection import Left, Selection
 from tidelog.tables import TableName
+from tidelog.ticks import LastTick, Ticks
 
 DUE = "2026-11-23T12:00:00Z"
+NOW = datetime(2026, 11, 23, 12, 0, 3, 500, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -127,3 +132,32 @@ def test_a_queue_that_refuses_is_an_error(aws: Aws, url: str, code: str, kind: t
     process.at("before", Step("send_message_batch"), refusal(code))
     with pytest.raises(kind, match="send 1 work messages: "):
         WorkQueue(process.client(aws.sqs), url).send([ingest(TableName("public", "t"), DUE)])
+
+
+def test_a_person_asks_for_some_tables_again_and_again(tide: Tide, aws: Aws, url: str) -> None:
+    """Each request is a message of its own within the five minutes of SQS; a name that is none refuses them all."""
+    tide.run("CREATE TABLE a (id int)", "CREATE TABLE b (id int)")
+    a, ask = TableName("public", "a"), partial(schedule_tables, source=tide.source, queue=WorkQueue(aws.sqs, url))
+    everything = Selection.parse("*", "")
+    for request in ("1", "2"):
+        assert ask([a, a], request=request, selection=everything) == (a,)
+    with pytest.raises(UnknownTable, match="it is none of the stack's tables"):
+        ask([a, TableName("public", "c")], request="3", selection=everything)
+    with pytest.raises(UnknownTable):
+        ask([a], request="4", selection=Selection.parse("public.b", ""))
+    assert [(message.table, message.request, message.tick) for message in received(aws, url)] == [
+        ("public.a", "1", None),
+        ("public.a", "2", None),
+    ]
+
+
+def test_the_last_tick_is_noted(tide: Tide) -> None:
+    """Over the one before; what is no note is as good as none."""
+    marks = Marks(tide.lake.ssm, tide.lake.prefix)
+    ticks = Ticks(marks, lambda: NOW)
+    assert ticks.last() is None
+    for tables in (3, 4):
+        ticks.note(DUE, tables, 1)
+        assert ticks.last() == LastTick(DUE, "2026-11-23T12:00:03+00:00", tables, 1)
+    tide.lake.ssm.put_parameter(Name=f"{tide.lake.prefix}/tick", Value="{}", Type="String", Overwrite=True)
+    assert ticks.last() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from tests.tide import Tide
 from tidelog.errors import InvalidSetting
 from tidelog.history import History
-from tidelog.stores import Bucket, Folder, Listed, NoSuchObjectError, Store, find_store
+from tidelog.stores import Bucket, Folder, NoSuchObjectError, Store, find_store
 from tidelog.tables import TableName
 
 OBJECTS = {
@@ -50,10 +51,12 @@ def test_a_store_lists_and_reads_what_is_there(
     store = place(tmp_path, tide)
     assert sorted(store.folders("data/")) == ["a.b", "a.b%2Ec", "a.é"]
     assert list(store.folders("nothing/")) == []
-    assert list(store.keys("data/a.b/")) == [
-        Listed("data/a.b/dt=2026-11-23/2", 3),
-        Listed("data/a.b/dt=2026-11-24/1", 3),
+    listed = list(store.keys("data/a.b/"))
+    assert [(each.key, each.size) for each in listed] == [
+        ("data/a.b/dt=2026-11-23/2", 3),
+        ("data/a.b/dt=2026-11-24/1", 3),
     ]
+    assert all(abs(each.written - datetime.now(UTC)) < timedelta(minutes=1) for each in listed)
     assert [found.key for found in store.keys("data/a.b/", "data/a.b/dt=2026-11-23/2")] == ["data/a.b/dt=2026-11-24/1"]
     assert list(store.keys("data/a/")) == []
     for key, body in OBJECTS.items():

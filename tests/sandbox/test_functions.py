@@ -219,6 +219,18 @@ def test_a_function_that_fails_to_start_says_why(configuration: FunctionConfigur
         assert failed.error["errorMessage"] == "no such thing"
 
 
+def test_a_function_sees_nothing_that_lambda_would_not_have(
+    configuration: FunctionConfiguration, tmp_path: Path
+) -> None:
+    """boto3 is there; what only this checkout has is not, so that whoever forgets a requirement learns it here."""
+    (tmp_path / "app.py").write_text("import boto3, typer\nhandler = print\n")
+    function = Function(replace(configuration, code=tmp_path), lambda _: None, lambda _name, _line: None)
+    failed = function.invoke({})
+    function.close()
+    assert failed.error
+    assert "No module named 'typer'" in failed.error["errorMessage"]
+
+
 def test_a_handler_that_does_not_exist_is_an_error_of_the_start(configuration: FunctionConfiguration) -> None:
     """With Lambda's word for it."""
     function = Function(replace(configuration, handler="nothing.here"), lambda _: None, lambda _name, _line: None)

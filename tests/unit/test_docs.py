@@ -19,13 +19,14 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+READING = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 LIBRARY = sorted((ROOT / "shared" / "tidelog").glob("[a-z]*.py"))
 OUTWARD = {
     "scheduling", "ingesting", "extraction", "pipeline", "source", "opening", "connection", "segment", "publishing",
     "ledger", "objects", "parameters", "marks", "queues", "deadletters", "notices", "credentials", "failures",
     "working", "configurations", "watching", "backfilling", "chunking", "sweeping", "dispatch", "parts", "requesting",
-    "altering", "history", "stores",
+    "altering", "history", "stores", "read", "stored", "rebuilding", "ticks",
 }  # fmt: skip
 
 
@@ -58,7 +59,7 @@ def test_the_readme_lists_every_command_and_no_other() -> None:
     root: Any = typer.main.get_command(app)
     commands = {
         f"tidelog {name}{f' {inner}' if inner else ''}"
-        for name, command in root.commands.items()
+        for name, command in root.loaded().items()
         for inner in [
             "" if each.hidden else inner  # a hidden one is what the group itself does
             for inner, each in (getattr(command, "commands", None) or {"": command}).items()
@@ -109,10 +110,11 @@ def test_the_runbook_lists_every_alarm_and_every_metric() -> None:
 def test_the_commands_of_the_documents_are_there() -> None:
     """With the options that they give them."""
     root: Any = typer.main.get_command(app)
-    shown = re.findall(r"^    tidelog (\S+) (\S+)(.*)$", RUNBOOK + CONFIGURATION + README, re.MULTILINE)
+    shown = re.findall(r"^    tidelog (\S+) (\S+)(.*)$", RUNBOOK + CONFIGURATION + READING + README, re.MULTILINE)
     assert shown
+    loaded = root.loaded()
     for group, name, rest in shown:
-        commands = getattr(root.commands[group], "commands", {"run": root.commands[group]})
+        commands = getattr(loaded[group], "commands", {"run": loaded[group]})
         command = commands.get(name) or commands["run"]
         options = {option for parameter in command.params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", rest)) <= options

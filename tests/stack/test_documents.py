@@ -1,0 +1,112 @@
+"""Every command of the documents is run as it stands, by a shell, on a deployed stack."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.plan import ROOT
+from tests.conftest import CreateDatabase
+from tests.stack.command import address, environment
+from tests.stack.office import PARAMETERS, Office
+from tidelog.letters import Received
+from tidelog.messages import decode
+from tidelog_sandbox import shop
+from tidelog_sandbox.sandbox import Sandbox
+
+ORDERS, PLANS = "public.sales_order", ("public.sales_order", "public.payment")
+COMMAND = re.compile(r"(tidelog |aws |export |umask |echo |rm |for |output\(\)|[A-Z_]+=).*")
+"""`make` is run by whoever runs the tests, `sam` by those of the template."""
+DOCUMENTS = ("README.md", "docs/configuration.md", "docs/reading.md", "docs/runbook.md")
+PLACES = {
+    "postgresql://admin@db.example.com:5432/shop": "$DATABASE",
+    'PATH="$PWD/.venv/bin:$PATH"': 'PATH="$PATH"',
+    " --cli-binary-format raw-in-base64-out": "",
+}
+"""What stands for something else, and what only version 2 of aws knows: Python's package registry has version 1."""
+
+
+def commands(name: str) -> list[str]:
+    """Return the commands of a document, in order."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    text = re.sub(r"^```.+?^```$", "", text, flags=re.DOTALL | re.MULTILINE).replace("\\\n", "")
+    return [line for line in re.findall(r"^    (\S.*)$", text, re.MULTILINE) if COMMAND.match(line)]
+
+
+@pytest.fixture(scope="module")
+def office(create_database: CreateDatabase) -> Iterator[Office]:
+    """The shop, ingested once; a chunk is as small as can be."""
+    with create_database() as database:
+        with database.session() as owner:
+            shop.create(owner)
+        server = database.server.credentials(database.name)
+        content = {name: getattr(server, name) for name in server.__struct_fields__} | {"engine": "postgres"}
+        parameters = {**PARAMETERS, "ChunkMegabytes": "1"}
+        with Sandbox(ROOT / "template.yaml", parameters=parameters, database=content) as sandbox:
+            office = Office(sandbox, database)
+            sandbox.start_mappings()
+            office.tick()
+            yield office
+
+
+def placeholders(office: Office) -> dict[str, str]:
+    """Make what the runbook speaks of: dead letters, and plans that stand still. Return what to write for them."""
+    office.tide.run("ALTER TABLE sales_order RENAME TO other")
+    for table in ("public.gone", ORDERS):
+        office.send(f'{{"version":1,"type":"ingest","table":"{table}"}}')
+    office.settle()
+    office.tide.run("ALTER TABLE other RENAME TO sales_order")
+    letters = json.loads(office.tidelog("dead-letters", "list", "--json"))
+    [gone] = [letter["id"] for letter in letters if letter["table"] == "public.gone"]
+    received = Received("m", "r", "", "q", "g", 1, "2026-11-23T12:00:00+00:00")
+    plans = {}
+    for table in PLANS:
+        message = decode(f'{{"version":1,"type":"backfill","table":"{table}","all":true}}')
+        office.tide.jobs().do(message, received, seconds=60)
+        plans[f" {table}/12 "] = f" {table}/{office.tide.state(table).plans[0].number} "
+    return {" ID ": f" {gone} ", **plans}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_command_of_a_document_does_what_it_should(name: str, office: Office, tmp_path: Path) -> None:
+    """One after the other, in one shell, on the stack that they name."""
+    (tmp_path / "tidelog.toml").write_text('include = ["public.*"]\n', encoding="utf-8")
+    found = commands(name)
+    assert found
+    replaced = PLACES | (placeholders(office) if "runbook" in name else {})
+    # Version 1 of aws takes the address of SQS from the environment only where it is told so.
+    lines = ["set -e", 'aws() { command aws --endpoint-url "$AWS_ENDPOINT_URL" "$@"; }']
+    for command in found:
+        shown = command
+        for text, instead in replaced.items():
+            shown = shown.replace(text, instead)
+        lines += [f"echo {json.dumps('→ ' + command)} >&2".replace("$", "\\$"), shown]
+    done = subprocess.run(
+        ["/bin/bash", "-c", "\n".join(lines)],
+        cwd=tmp_path,
+        env=environment(**office.sandbox.environment, **variables(office)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stderr[-3000:], done.stdout[-3000:])
+
+
+def variables(office: Office) -> dict[str, str]:
+    """Return what a person who has come so far has set."""
+    outputs, database = office.sandbox.outputs, office.tide.database
+    return {
+        "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
+        "PGPASSWORD": database.server.password,
+        "DATABASE": address(database),
+        "WORK_QUEUE_URL": outputs["WorkQueueUrl"],
+        "BACKFILL_QUEUE_URL": outputs["BackfillQueueUrl"],
+        "SCHEDULER_FUNCTION": outputs["SchedulerFunction"],
+    }

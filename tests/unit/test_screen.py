@@ -1,0 +1,107 @@
+"""What the command line loads, and how it says things."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from tests.stack.command import TIDELOG, environment
+from tests.unit.test_events import WHATS
+from tidelog.events import What
+from tidelog_cli.output import fitted
+from tidelog_cli.plot import bars
+from tidelog_cli.wording import in_words
+
+HEAVY = ("boto3", "moto", "tidelog_sandbox", "duckdb", "pg8000")
+_LOADED = """
+import sys
+from tidelog_cli.main import main
+sys.argv[0] = "tidelog"
+try:
+    main()
+finally:
+    print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "spared"),
+    [
+        ("--help", (*HEAVY, "botocore")),
+        ("tables --help", HEAVY),
+        ("status --help", HEAVY),
+        ("local run --help", HEAVY),
+        ("demo --help", HEAVY),
+        ("tables --stack none", ("moto", "tidelog_sandbox", "duckdb", "pg8000")),
+        ("status --lake nowhere", HEAVY),
+    ],
+)
+def test_a_command_loads_only_what_it_needs(command: str, spared: tuple[str, ...]) -> None:
+    """In a process of its own; what fails is one line."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LOADED, *command.split()],
+        env=environment(AWS_EC2_METADATA_DISABLED="true"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    *_, loaded = done.stderr.splitlines()
+    assert "typer" in loaded.split()
+    assert not set(spared) & set(loaded.split())
+
+
+def test_who_reads_no_further_is_left_in_peace() -> None:
+    """`| head -1` gets its line, and there is no complaint."""
+    command = ["sh", "-c", f"{TIDELOG} --help | head -1"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [("tidelog sta", "status"), ("tidelog status --wa", "--watch"), ("tidelog hi", "history")]
+)
+def test_a_shell_completes_commands_and_options(words: str, expected: str) -> None:
+    """As what `--install-completion` writes asks for them, though commands are loaded late."""
+    asked = {"_TIDELOG_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": f"{words.count(' ')}"}
+    done = subprocess.run([TIDELOG], env=environment(**asked), capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [expected]
+
+
+@given(WHATS)
+def test_every_event_has_words(what: What) -> None:
+    """Of any kind there is; none is shown as Python has it."""
+    assert in_words(what).strip()
+    assert "Segment(" not in in_words(what)
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=50))
+def test_bars_are_as_high_as_their_numbers(values: list[int]) -> None:
+    """The greatest fills the plot, nothing has no bar, and whatever is more than nothing has one."""
+    lines = [line.ljust(80) for line in bars(values, "first", "last", height=3)]
+    margin = len(f"{max(values):,}") + 1
+    for number, value in enumerate(values):
+        column = [line[margin + number] for line in lines[:3]]
+        assert (column == ["█"] * 3) == (value == max(values) > 0) or value * 24 >= max(values) * 23.5
+        assert (column == [" "] * 3) == (value == 0)
+
+
+@pytest.mark.parametrize(("width", "shown"), [(200, "abcdef"), (62, "abdf"), (40, "abf"), (20, "abf")])
+def test_a_table_leaves_columns_out_until_it_fits(width: int, shown: str) -> None:
+    """First those without any text, then the spare ones in their order; what is left takes more lines."""
+    screen = Console(width=width, file=None, highlight=False)
+    rows: list[tuple[Any, ...]] = [("a" * 12, "b" * 12, "c" * 12, "d" * 12, "", "f" * 12)]
+    table = fitted(list("abcdef"), rows, left=("a", "b", "f"), spare=("c", "d"), screen=screen)
+    assert "".join(str(column.header) for column in table.columns) == shown
+    with screen.capture() as captured:
+        screen.print(table)
+    text = captured.get()
+    assert all(len(line) <= width for line in text.splitlines())
+    assert all(text.count(letter) >= 12 for letter in shown if letter != "e")
