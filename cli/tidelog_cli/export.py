@@ -28,6 +28,7 @@ Told = Callable[[int, int, str], object]
 _BATCH_BYTES = 64 * 2**20
 _ROWS = 10_000
 _LEAST_OBJECT = 2**20
+_QUOTE, _NESTED = ord('"'), frozenset(b"[{")
 _Line = dict[str, msgspec.Raw]
 _decoder = msgspec.json.Decoder(_Line)
 _encode = msgspec.json.encode
@@ -148,6 +149,11 @@ class _Loading:
     def _lines(self, segment: Stored, names: Mapping[str, str], key: Sequence[str], *, keyed: bool) -> Iterator[bytes]:
         sources = [names.get(column) for column in self._columns]
         keys = [names.get(column) for column in key]
+        wanted = [
+            (was, b'"%b":' % name.encode(), is_json)
+            for name, was, is_json in zip(self._names, sources, self._json, strict=False)
+            if was is not None
+        ]
         plain = all(names.get(column) == column for column in self._columns) and len(names) == len(self._columns)
         for line in segment.lines():
             self.lines += 1
@@ -164,11 +170,7 @@ class _Loading:
                 whole = line if plain and len(row) == len(sources) else self._renamed(row, sources)
                 yield b'%b"line":%b}\n' % (head, _encode(whole.decode()))
             else:
-                values = [
-                    b'"%b":%b' % (name.encode(), _text(row[was], is_json=is_json))
-                    for name, was, is_json in zip(self._names, sources, self._json, strict=True)
-                    if was is not None and was in row
-                ]
+                values = [prefix + _text(row[was], is_json=is_json) for was, prefix, is_json in wanted if was in row]
                 yield b"%b%b}\n" % (head, b",".join(values) or b'"c0":null')
 
     def _renamed(self, row: _Line, sources: Sequence[str | None]) -> bytes:
@@ -205,9 +207,10 @@ def _identity(value: msgspec.Raw | None) -> bytes:
 def _text(value: msgspec.Raw, *, is_json: bool) -> bytes:
     """Return the text of a JSON value as a JSON string; null stays null."""
     raw = bytes(value)
-    if raw == b"null" or (raw[:1] == b'"' and not is_json):
-        return raw
-    return _encode(raw.decode()) if raw[:1] in b'"[{' else b'"%b"' % raw
+    first = raw[0]
+    if first in _NESTED or (first == _QUOTE and is_json):
+        return _encode(raw.decode())
+    return raw if first == _QUOTE or raw == b"null" else b'"%b"' % raw
 
 
 def _write_parquet(

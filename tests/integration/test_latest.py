@@ -9,7 +9,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from typer.testing import CliRunner
 
@@ -69,6 +68,8 @@ class Export:
 
     def _of_parquet(self) -> Iterator[dict[str, Any]]:
         """With the types that it says that it has."""
+        import duckdb  # noqa: PLC0415 - what is there when `aws` freezes it is taken for a leak
+
         with duckdb.connect() as connection:
             found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({literal(str(self.path))})").fetchall()
             told = {column["name"]: column["written_as"] for column in self.said["columns"]}
