@@ -3,7 +3,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test setup lint format bench bench-peers soak clean
+.PHONY: help demo test setup lint format bench bench-peers bench-verify soak clean
 
 help:
 	@echo "make demo         ingest a sample database on this machine and show it"
@@ -13,6 +13,7 @@ help:
 	@echo "make format       format the code"
 	@echo "make bench        measure: a first snapshot against psql, increments against the size of the table"
 	@echo "make bench-peers  what tools with a timestamp cursor lose: dlt, tap-postgres (installed to .tidelog); two minutes"
+	@echo "make bench-verify prove that a lake of ten million rows is right: time and memory; five minutes"
 	@echo "make soak         an hour of steps in any order: writers, DDL, ticks, sweeps, crashes (SOAK=60 for a minute)"
 	@echo "make clean        remove what the others made"
 
@@ -41,6 +42,9 @@ bench: $(READY)
 
 bench-peers: $(READY)
 	$(BIN)/python -m benchmarks.peers
+
+bench-verify: $(READY)
+	$(BIN)/python -m benchmarks.verifying
 
 SOAK := 3600
 soak: $(READY)

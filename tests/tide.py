@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pg8000.native
@@ -27,7 +29,7 @@ from tidelog.ledger import Ledger
 from tidelog.letters import Received
 from tidelog.limits import Limits
 from tidelog.messages import Message, ReadChunk, decode, encode
-from tidelog.parameters import Parameters, summarize
+from tidelog.parameters import Parameters, Summary, summarize
 from tidelog.parts import Parts
 from tidelog.plans import ChunkRead
 from tidelog.queues import WorkQueue
@@ -36,7 +38,10 @@ from tidelog.runs import Run
 from tidelog.segment import Segments
 from tidelog.source import Source
 from tidelog.state import State
+from tidelog.stores import Bucket, Store
 from tidelog.tables import TableName
+from tidelog.verdict import Verified
+from tidelog.verifying import Verifying
 from tidelog.working import Jobs
 
 if TYPE_CHECKING:
@@ -298,6 +303,23 @@ class Tide:
     def tables(self) -> list[str]:
         """Return every table that has a ledger."""
         return list(map(str, self.ledger.tables()))
+
+    def verify(
+        self,
+        table: str = "public.t",
+        *,
+        store: Store | None = None,
+        summary: Callable[[], Summary | None] | None = None,
+        **more: Any,
+    ) -> Verified:
+        """Verify a table, here or as a copy of the lake has it."""
+        name = TableName.parse(table)
+        credentials = self.database.server.credentials(self.database.name)
+        with tempfile.TemporaryDirectory() as work:
+            lake = store or Bucket(self.lake.s3, self.lake.bucket)
+            verifying = Verifying(lake, lambda: credentials, "disable", **{"work": Path(work), **more})
+            with closing(verifying):
+                return verifying.verify(name, summary or (lambda: self.parameters.read(name)))
 
     def check(self, table: str = "public.t") -> None:
         """Hold a ledger, a lake and a parameter against each other: what always is true when no run is under way."""

@@ -26,6 +26,7 @@ class _Commands(LazyGroup):
         "sweep": ("tidelog_cli.sweep:sweep", "Look now for rows that timestamps do not tell of."),
         "backfill": ("tidelog_cli.backfill:app", "Read rows again, and look after large reads under way."),
         "config": ("tidelog_cli.config:app", "The configuration: which tables are taken, and how each is read."),
+        "verify": ("tidelog_cli.verify:verify", "Prove that the lake is right: its ledger, its objects, its rows."),
         "rebuild": ("tidelog_cli.rebuild:rebuild", "Parameter Store from the ledgers, where the two differ."),
         "latest": ("tidelog_cli.latest:latest", "A table as it is now in the lake, in one file."),
         "ddl": ("tidelog_cli.ddl:ddl", "Statements with which a query engine reads a table in place."),

@@ -16,7 +16,7 @@ Not expressible: a json or jsonb column that holds JSON null reads back as SQL N
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tidelog.quoting import identifier, literal
 from tidelog.tables import Table, Type
@@ -27,6 +27,8 @@ _VECTORS = frozenset({22, 30})
 
 # A select list holds at most 1664 entries (MaxTupleAttributeNumber), a table 1600 columns; a column takes two entries.
 _MOST_COLUMNS = 800
+
+_BRANCHES = 32
 
 # Copy out in this format prints the fields of a row one after another, and these two bytes, which no JSON text holds,
 # wherever it separates or quotes. Without them the row is its JSON text.
@@ -47,10 +49,43 @@ def json_fields(table: Table, row: str) -> str:
     separate = len(table.columns) <= _MOST_COLUMNS
     fields: list[str] = []
     for number, column in enumerate(table.columns):
-        key = literal(f"{',' if number else '{'}{json.dumps(column.name, ensure_ascii=False)}:")
+        key = _heading(number, column.name)
         value = _value(f"{row}.{identifier(column.name)}", column.type, types)
         fields += [key, value] if separate else [f"{key} || coalesce(({value})::text, 'null')"]
     return ", ".join([*fields, "'}'"])
+
+
+def json_text(table: Table, row: str) -> str:
+    """Return as SQL the text of one row's JSON object, the same as `json_fields` make."""
+    types = {kind.oid: kind for kind in table.types}
+    parts = [
+        f"{_heading(number, column.name)} || " + _text(f"{row}.{identifier(column.name)}", column.type, types)
+        for number, column in enumerate(table.columns)
+    ]
+    return f"({_joined(parts)} || '}}')" if parts else "'{}'"
+
+
+def key_text(table: Table, row: str) -> str:
+    """Return as SQL the text of a row's primary key: its values as JSON, with commas between them."""
+    types, columns = {kind.oid: kind for kind in table.types}, {column.name: column for column in table.columns}
+    parts = [_text(f"{row}.{identifier(name)}", columns[name].type, types) for name in table.key]
+    between = " || ',' || "
+    return f"({between.join(parts)})"
+
+
+def _heading(number: int, name: str) -> str:
+    return literal(f"{',' if number else '{'}{json.dumps(name, ensure_ascii=False)}:")
+
+
+def _text(column: str, oid: int, types: Mapping[int, Type]) -> str:
+    return f"coalesce(({_value(column, oid, types)})::text, 'null')"
+
+
+def _joined(parts: Sequence[str]) -> str:
+    """Return texts put together, in a tree: the server's parser follows no chain of thousands."""
+    while len(parts) > 1:
+        parts = [f"({' || '.join(parts[at : at + _BRANCHES])})" for at in range(0, len(parts), _BRANCHES)]
+    return parts[0]
 
 
 def _value(column: str, oid: int, types: Mapping[int, Type]) -> str:

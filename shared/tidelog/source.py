@@ -114,16 +114,28 @@ class OpenTable:
             f"COPY (SELECT {json_fields(self.table, _ROW)} FROM ONLY {leaf.table_name.sql} {_ROW} "
             f"WHERE {window.condition(self.snapshot, _ROW)}) TO STDOUT WITH {COPY_FORMAT}"
         )
-        rows = Gathering(sink)
-        self._follow_deadline()
-        self._connection.execute_unnamed(statement, stream=rows)
-        rows.flush()
+        self._copy_out(statement, sink)
 
     def lines(self, leaf: Leaf, window: Window) -> Generator[bytes]:
         """Yield the JSON lines of a window of a leaf, a block at a time, in bounded memory."""
         self.cut = True
         yield from pull(lambda sink: self.copy(leaf, window, sink))
         self.cut = False
+
+    def tell(self, question: str, sink: Sink) -> None:
+        """Write the answer to any question to a sink: a line for each row, with tabs between its values."""
+        self._copy_out(f"COPY ({question}) TO STDOUT", sink)
+
+    def prepare(self, **settings: str) -> None:
+        """Set some of the server's settings until the table is closed."""
+        for name, value in settings.items():
+            self._connection.run(f"SET LOCAL {identifier(name)} = {literal(value)}")
+
+    def _copy_out(self, statement: str, sink: Sink) -> None:
+        rows = Gathering(sink)
+        self._follow_deadline()
+        self._connection.execute_unnamed(statement, stream=rows)
+        rows.flush()
 
     def _follow_deadline(self) -> None:
         """Let the next statement take no longer than what is left, give or take a moment."""

@@ -260,6 +260,9 @@ class Machine(RuleBasedStateMachine):
         """Hold the lake against the table."""
         self.tide.lake.expire_uploads()
         self.tide.check(table)
+        verified = self.tide.verify(table)
+        wrong = (verified.findings, verified.differing, verified.reason)
+        assert wrong == ((), 0, ""), verified
         latest = self.tide.latest(table)
         for key, row in self.tide.table(table).items():
             found = {column: latest.get(key, {}).get(column) for column in row}

@@ -428,6 +428,7 @@ def test_a_failover_rewinds_by_the_margin(tide: Tide, ages: list[float], again: 
     assert tide.state().timeline == 2
     add(tide, 9)
     assert tide.ingest().rows == 1
+    assert tide.verify().is_right
 
 
 def test_rows_counted_and_read_have_to_agree(filled: Tide, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,8 @@ OUTWARD = {
     "scheduling", "ingesting", "extraction", "pipeline", "source", "opening", "connection", "segment", "publishing",
     "ledger", "objects", "parameters", "marks", "queues", "deadletters", "notices", "credentials", "failures",
     "working", "configurations", "watching", "backfilling", "chunking", "sweeping", "dispatch", "parts", "requesting",
-    "altering", "history", "stores", "read", "stored", "rebuilding", "ticks",
+    "altering", "history", "stores", "rebuilding", "ticks", "verifying", "auditing", "playback", "spooling", "matching",
+    "comparing", "workbench", "read", "stored",
 }  # fmt: skip
 
 
