@@ -29,6 +29,8 @@ class _Commands(LazyGroup):
         "cost": ("tidelog_cli.cost:cost", "Dollars a month, item by item, and what that rests on."),
         "verify": ("tidelog_cli.verify:verify", "Prove that the lake is right: its ledger, its objects, its rows."),
         "rebuild": ("tidelog_cli.rebuild:rebuild", "Parameter Store from the ledgers, where the two differ."),
+        "latest": ("tidelog_cli.latest:latest", "A table as it is now in the lake, in one file."),
+        "ddl": ("tidelog_cli.ddl:ddl", "Statements with which a query engine reads a table in place."),
         "dead-letters": ("tidelog_cli.dead_letters:app", "What could not be worked off: look at it, send it back."),
     }
 

@@ -22,7 +22,7 @@ from tidelog.stores import Store
 from tidelog.tables import TableName
 from tidelog.verdict import Differing, Verified
 from tidelog.verifying import Verifying
-from tidelog_cli.local import read_address
+from tidelog_cli.address import read_address
 from tidelog_cli.output import aligned, console, live_bar
 from tidelog_cli.place import AnyLake, AnyStack, find_place
 from tidelog_cli.stack import Stack

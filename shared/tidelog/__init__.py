@@ -13,10 +13,12 @@ The modules from the outside in:
   `stores` and `objects` (S3), `parameters`, `marks`, `ticks` and `configurations` (Parameter Store), `queues`,
   `dispatch` and `deadletters` (SQS), `notices` (SNS), `credentials` (Secrets Manager); `failures` turns what their
   drivers raise into `errors`
+- readers: `read` (tables, rows, what is new since), `stored` (a published segment), over `stores`
 - pure: `advice`, `configuration`, `tablesettings`, `limits`, `messages`, `letters`, `settings`, `horizon`, `tables`,
   `selection`, `schema`, `partitions`, `catalog`, `columns`, `stream`, `rows`, `windows`, `planning`, `retracing`,
   `backfills`, `sweeps`, `hidden`, `seams`, `audit`, `verdict`, `coverage`, `reshaping`, `hashing`, `sums`, `spool`,
-  `plans`, `readings`, `continuity`, `events`, `records`, `state`, `runs`, `lake`, `ranges`, `timestamps`, `quoting`
+  `plans`, `readings`, `continuity`, `events`, `records`, `state`, `runs`, `lake`, `ranges`, `timestamps`, `quoting`,
+  `lineage`
 """
 
 __version__ = "0.1.0"

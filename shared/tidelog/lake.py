@@ -93,3 +93,13 @@ def ledger_prefix(table: TableName) -> str:
 def schema_key(table: TableName, fingerprint: str) -> str:
     """Return the key of a schema document."""
     return f"schema/{table.path}/{fingerprint}.json"
+
+
+def schema_prefix(table: TableName) -> str:
+    """Return what the keys of a table's schema documents, and of its partitions', begin with."""
+    return f"schema/{table.path}/"
+
+
+def data_prefix(table: TableName) -> str:
+    """Return what the keys of a table's segments begin with."""
+    return f"data/{table.path}/"

@@ -96,6 +96,17 @@ class SchemaDocument(msgspec.Struct, frozen=True):
         words += [f"inherits {parent}" for parent in self.parents if parent not in older.parents]
         return Difference("; ".join(words) or "order or numbers of columns changed", "; ".join(outdated))
 
+    def names_in(self, older: SchemaDocument, *, anew: bool = False) -> dict[str, str]:
+        """Return the names of this document's columns, each with the name that the same column has in an older one.
+
+        Args:
+            older: the other; columns that it has not are left out.
+            anew: whether the table was created anew: numbers of columns mean nothing then.
+        """
+        was = {_identity(column, anew=anew): column.name for column in older.columns}
+        found = {column.name: was.get(_identity(column, anew=anew)) for column in self.columns}
+        return {name: before for name, before in found.items() if before is not None}
+
 
 def fingerprint_of(content: object) -> str:
     """Return sixteen hexadecimal digits that stand for what can be written as JSON."""

@@ -40,6 +40,9 @@ class Store(Protocol):
     def folders(self, prefix: str) -> Iterator[str]:
         """Yield the names right under a prefix that objects lie under, in any order."""
 
+    def holds(self, key: str) -> bool:
+        """Say whether an object is there."""
+
     def read(self, key: str) -> bytes:
         """Return an object.
 
@@ -89,6 +92,17 @@ class Bucket:
                 for found in page.get("CommonPrefixes", []):
                     yield found["Prefix"].removeprefix(whole).rstrip("/")
 
+    def holds(self, key: str) -> bool:
+        """See `Store`."""
+        with store_errors("look up", key):
+            try:
+                self._s3.head_object(Bucket=self._name, Key=self._prefix + key)
+            except ClientError as error:
+                if error_code(error) not in ("NoSuchKey", "404"):
+                    raise
+                return False
+        return True
+
     def read(self, key: str) -> bytes:
         """See `Store`."""
         with store_errors("read", key):
@@ -132,6 +146,10 @@ class Folder:
         place = self._root / prefix
         if place.is_dir():
             yield from (each.name for each in place.iterdir() if each.is_dir())
+
+    def holds(self, key: str) -> bool:
+        """See `Store`."""
+        return (self._root / key).is_file()
 
     def read(self, key: str) -> bytes:
         """See `Store`."""

@@ -60,9 +60,11 @@ def test_a_store_lists_and_reads_what_is_there(
     assert [found.key for found in store.keys("data/a.b/", "data/a.b/dt=2026-11-23/2")] == ["data/a.b/dt=2026-11-24/1"]
     assert list(store.keys("data/a/")) == []
     for key, body in OBJECTS.items():
+        assert store.holds(key)
         assert store.read(key) == body
         with store.open(key) as stream:
             assert stream.read() == body
+    assert not store.holds("data/a.b/dt=2026-11-23/3")
     for read in (store.read, store.open):
         with pytest.raises(NoSuchObjectError):
             read("data/a.b/dt=2026-11-23/3")

@@ -23,7 +23,7 @@ from tidelog_sandbox.sandbox import Sandbox
 ORDERS, PLANS = "public.sales_order", ("public.sales_order", "public.payment")
 COMMAND = re.compile(r"(tidelog |aws |export |umask |echo |rm |for |output\(\)|[A-Z_]+=).*")
 """`make` is run by whoever runs the tests, `sam` by those of the template."""
-DOCUMENTS = ("README.md", "docs/configuration.md", "docs/runbook.md")
+DOCUMENTS = ("README.md", "docs/configuration.md", "docs/reading.md", "docs/runbook.md")
 PLACES = {
     "postgresql://admin@db.example.com:5432/shop": "$DATABASE",
     'PATH="$PWD/.venv/bin:$PATH"': 'PATH="$PATH"',

@@ -19,14 +19,15 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+READING = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 LIBRARY = sorted((ROOT / "shared" / "tidelog").glob("[a-z]*.py"))
 OUTWARD = {
     "scheduling", "ingesting", "extraction", "pipeline", "source", "opening", "connection", "segment", "publishing",
     "ledger", "objects", "parameters", "marks", "queues", "deadletters", "notices", "credentials", "failures",
     "working", "configurations", "watching", "backfilling", "chunking", "sweeping", "dispatch", "parts", "requesting",
-    "altering", "history", "stores", "surveying", "rebuilding", "ticks", "verifying", "auditing", "playback", "spooling",
-    "matching", "comparing", "workbench",
+    "altering", "history", "stores", "surveying", "rebuilding", "ticks", "verifying", "auditing", "playback",
+    "spooling", "matching", "comparing", "workbench", "read", "stored",
 }  # fmt: skip
 
 
@@ -122,7 +123,7 @@ def test_the_runbook_lists_every_saved_query_and_names_no_other() -> None:
 def test_the_commands_of_the_documents_are_there() -> None:
     """With the options that they give them."""
     root: Any = typer.main.get_command(app)
-    shown = re.findall(r"^    tidelog (\S+) (\S+)(.*)$", RUNBOOK + CONFIGURATION + README, re.MULTILINE)
+    shown = re.findall(r"^    tidelog (\S+) (\S+)(.*)$", RUNBOOK + CONFIGURATION + READING + README, re.MULTILINE)
     assert shown
     loaded = root.loaded()
     for group, name, rest in shown:

@@ -39,6 +39,10 @@ class Shelf:
         """List."""
         return iter({key.removeprefix(prefix).split("/")[0] for key in self.objects if key.startswith(prefix)})
 
+    def holds(self, key: str) -> bool:
+        """Look."""
+        return key in self.objects
+
     def read(self, key: str) -> bytes:
         """Read."""
         self.read_keys.append(key)
