@@ -13,7 +13,7 @@ import pytest
 
 from tests.chaos.plan import ROOT
 from tests.conftest import CreateDatabase
-from tests.stack.command import address, environment
+from tests.stack.command import address, environment, tidelog
 from tests.stack.office import PARAMETERS, Office
 from tidelog.letters import Received
 from tidelog.messages import decode
@@ -21,11 +21,11 @@ from tidelog_sandbox import shop
 from tidelog_sandbox.sandbox import Sandbox
 
 ORDERS, PLANS = "public.sales_order", ("public.sales_order", "public.payment")
-COMMAND = re.compile(r"(tidelog |aws |export |umask |echo |rm |for |output\(\)|[A-Z_]+=).*")
+COMMAND = re.compile(r"(tidelog |aws |python |export |umask |echo |rm |for |output\(\)|[A-Z_]+=).*")
 """`make` is run by whoever runs the tests, `sam` by those of the template."""
-DOCUMENTS = ("README.md", "docs/configuration.md", "docs/reading.md", "docs/runbook.md")
 PLACES = {
     "postgresql://admin@db.example.com:5432/shop": "$DATABASE",
+    "postgresql://user@host:5432/db": "$DATABASE",
     'PATH="$PWD/.venv/bin:$PATH"': 'PATH="$PATH"',
     " --cli-binary-format raw-in-base64-out": "",
 }
@@ -37,6 +37,13 @@ def commands(name: str) -> list[str]:
     text = (ROOT / name).read_text(encoding="utf-8")
     text = re.sub(r"^```.+?^```$", "", text, flags=re.DOTALL | re.MULTILINE).replace("\\\n", "")
     return [line for line in re.findall(r"^    (\S.*)$", text, re.MULTILINE) if COMMAND.match(line)]
+
+
+DOCUMENTS = [
+    name
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    if commands(name := str(path.relative_to(ROOT)))
+]
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +106,19 @@ def test_every_command_of_a_document_does_what_it_should(name: str, office: Offi
     assert done.returncode == 0, (done.stderr[-3000:], done.stdout[-3000:])
 
 
+def test_the_role_of_the_quick_start_may_read_all_that_it_should(office: Office) -> None:
+    """Tables that come later included."""
+    [sql] = re.findall(r"```sql\n(CREATE ROLE.+?)```", (ROOT / "docs" / "quickstart.md").read_text("utf-8"), re.DOTALL)
+    database = office.tide.database
+    office.tide.run(*sql.split(";\n")[:-1], "CREATE TABLE later (id int)")
+    try:
+        said = tidelog("tables", "--database", address(database, "tidelog"), PGPASSWORD="a long one")
+        assert "12 tables to ingest" in said
+        assert "all of them can be" in said
+    finally:
+        office.tide.run("DROP TABLE later", "DROP OWNED BY tidelog", "DROP ROLE tidelog")
+
+
 def variables(office: Office) -> dict[str, str]:
     """Return what a person who has come so far has set."""
     outputs, database = office.sandbox.outputs, office.tide.database
@@ -109,4 +129,18 @@ def variables(office: Office) -> dict[str, str]:
         "WORK_QUEUE_URL": outputs["WorkQueueUrl"],
         "BACKFILL_QUEUE_URL": outputs["BackfillQueueUrl"],
         "SCHEDULER_FUNCTION": outputs["SchedulerFunction"],
+        **network(office),
+    }
+
+
+def network(office: Office) -> dict[str, str]:
+    """Return where a database in a VPC is."""
+    ec2 = office.sandbox.client("ec2")
+    vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    here = [{"Name": "vpc-id", "Values": [vpc]}]
+    return {
+        "VPC": vpc,
+        "DATABASE_GROUP": ec2.describe_security_groups(Filters=here)["SecurityGroups"][0]["GroupId"],
+        "ROUTES": ec2.describe_route_tables(Filters=here)["RouteTables"][0]["RouteTableId"],
+        "SUBNETS": " ".join(subnet["SubnetId"] for subnet in ec2.describe_subnets(Filters=here)["Subnets"][:2]),
     }

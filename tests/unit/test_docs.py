@@ -19,7 +19,6 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-READING = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 LIBRARY = sorted((ROOT / "shared" / "tidelog").glob("[a-z]*.py"))
 OUTWARD = {
@@ -38,10 +37,10 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_multi_constructor("!", lambda *_: None)
 
 
-def test_the_readme_lists_every_parameter_of_the_template() -> None:
+def test_every_parameter_of_the_template_is_listed() -> None:
     """Name, default and description."""
     template: Any = yaml.load((ROOT / "template.yaml").read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
-    listed = re.findall(r"^\| `([A-Z]\w+)` \| (.+?) \| (.+) \|$", README, re.MULTILINE)
+    listed = re.findall(r"^\| `([A-Z]\w+)` \| (.+?) \| (.+) \|$", CONFIGURATION, re.MULTILINE)
     expected = [
         (name, _default(parameter.get("Default")), parameter["Description"])
         for name, parameter in template["Parameters"].items()
@@ -118,19 +117,6 @@ def test_the_runbook_lists_every_saved_query_and_names_no_other() -> None:
     named = re.findall(r"query `(.+?)`", alarms)
     assert set(named) <= saved
     assert len(named) >= 7
-
-
-def test_the_commands_of_the_documents_are_there() -> None:
-    """With the options that they give them."""
-    root: Any = typer.main.get_command(app)
-    shown = re.findall(r"^    tidelog (\S+) (\S+)(.*)$", RUNBOOK + CONFIGURATION + READING + README, re.MULTILINE)
-    assert shown
-    loaded = root.loaded()
-    for group, name, rest in shown:
-        commands = getattr(loaded[group], "commands", {"run": loaded[group]})
-        command = commands.get(name) or commands["run"]
-        options = {option for parameter in command.params for option in parameter.opts}
-        assert set(re.findall(r"--[a-z-]+", rest)) <= options
 
 
 @pytest.mark.parametrize("module", [path.stem for path in LIBRARY])
