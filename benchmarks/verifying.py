@@ -33,8 +33,8 @@ from benchmarks.worker import peak_memory
 from tidelog.credentials import Credentials
 from tidelog.stores import Bucket
 from tidelog.tables import TableName
-from tidelog.verdict import Verified
-from tidelog.verifying import Verifying
+from tidelog.verification.verdict import Verified
+from tidelog.verification.verifying import Verifying
 from tidelog_sandbox.cloud import Cloud
 from tidelog_sandbox.postgres import USER, Postgres
 

@@ -40,8 +40,8 @@ from tidelog.source import Source
 from tidelog.state import State
 from tidelog.stores import Bucket, Store
 from tidelog.tables import TableName
-from tidelog.verdict import Verified
-from tidelog.verifying import Verifying
+from tidelog.verification.verdict import Verified
+from tidelog.verification.verifying import Verifying
 from tidelog.working import Jobs
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from tidelog.history import History
 from tidelog.parameters import Parameters
 from tidelog.stores import Store
 from tidelog.tables import TableName
-from tidelog.verdict import Differing, Verified
-from tidelog.verifying import Verifying
+from tidelog.verification.verdict import Differing, Verified
+from tidelog.verification.verifying import Verifying
 from tidelog_cli.address import read_address
 from tidelog_cli.output import aligned, console, live_bar
 from tidelog_cli.place import AnyLake, AnyStack, find_place

@@ -7,8 +7,7 @@ The modules from the outside in:
   (a run of a table), `altering` (what was altered since the last one), `backfilling` (a backfill is planned),
   `sweeping` (a sweep is planned), `chunking` (a chunk of a plan is read), `rebuilding` (Parameter Store is made again
   from the ledger), `extraction` (the steps of a run as plain functions), over the `parts` that `pipeline` builds;
-  `verifying` (is a lake right?), over `auditing` (its ledger and objects), `playback` and `spooling` (its segments),
-  `matching` and `comparing` (its rows and the table's), with files of a `workbench`
+  the package `verification` (is a lake right?)
 - the world: `source` (PostgreSQL, through `connection` and `opening`), `segment`, `publishing`, `history`, `ledger`,
   `stores` and `objects` (S3), `parameters`, `marks`, `ticks` and `configurations` (Parameter Store), `queues`,
   `dispatch` and `deadletters` (SQS), `notices` (SNS), `credentials` (Secrets Manager); `failures` turns what their
@@ -16,9 +15,8 @@ The modules from the outside in:
 - readers: `read` (tables, rows, what is new since), `stored` (a published segment), over `stores`
 - pure: `advice`, `configuration`, `tablesettings`, `limits`, `messages`, `letters`, `settings`, `horizon`, `tables`,
   `selection`, `schema`, `partitions`, `catalog`, `columns`, `stream`, `rows`, `windows`, `planning`, `retracing`,
-  `backfills`, `sweeps`, `hidden`, `seams`, `audit`, `verdict`, `coverage`, `reshaping`, `hashing`, `sums`, `spool`,
-  `plans`, `readings`, `continuity`, `events`, `records`, `state`, `runs`, `lake`, `ranges`, `timestamps`, `quoting`,
-  `lineage`
+  `backfills`, `sweeps`, `hidden`, `plans`, `readings`, `continuity`, `events`, `records`, `state`, `runs`, `lake`,
+  `ranges`, `timestamps`, `quoting`, `lineage`
 """
 
 __version__ = "0.1.0"

@@ -26,7 +26,7 @@ from tidelog.records import decode, encode, sealed
 from tidelog.state import State
 from tidelog.stores import Folder
 from tidelog.tables import TableName
-from tidelog.verdict import Verified
+from tidelog.verification.verdict import Verified
 
 NAME = TableName("public", "t")
 ROWS = 60

@@ -8,13 +8,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 
 from tidelog.columns import json_text, key_text
-from tidelog.coverage import Coverage, page_ranges
-from tidelog.hashing import group_sql, hash_sql
 from tidelog.source import OpenTable
-from tidelog.spool import Spool
 from tidelog.stream import pull
-from tidelog.sums import Sums
 from tidelog.tables import Leaf
+from tidelog.verification.coverage import Coverage, page_ranges
+from tidelog.verification.hashing import group_sql, hash_sql
+from tidelog.verification.spool import Spool
+from tidelog.verification.sums import Sums
 
 _ROW = '"~t"'
 _PIECES = 64

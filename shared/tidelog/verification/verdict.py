@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from tidelog.audit import Finding
+from tidelog.verification.audit import Finding
 
 How = Literal["missing", "different"]
 Cause = Literal["", "hidden", "outdated", "supplied"]

@@ -8,19 +8,19 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from tidelog.audit import Kept
-from tidelog.auditing import Auditing
 from tidelog.credentials import Credentials
 from tidelog.errors import StoreUnreachable, TidelogError, UnknownTable
-from tidelog.matching import Lake, Matching, Tell
 from tidelog.parameters import Summary
 from tidelog.source import Source
-from tidelog.spooling import Spooling
 from tidelog.stores import Store
 from tidelog.tables import TableName
 from tidelog.tablesettings import Section, TableSettings
-from tidelog.verdict import Verified
-from tidelog.workbench import Workbench
+from tidelog.verification.audit import Kept
+from tidelog.verification.auditing import Auditing
+from tidelog.verification.matching import Lake, Matching, Tell
+from tidelog.verification.spooling import Spooling
+from tidelog.verification.verdict import Verified
+from tidelog.verification.workbench import Workbench
 
 _LOCK_SECONDS = 10.0
 

@@ -10,10 +10,10 @@ from typing import BinaryIO
 
 from isal import isal_zlib
 
-from tidelog.audit import Kept
 from tidelog.failures import store_errors
 from tidelog.stores import NoSuchObjectError, Store
 from tidelog.stream import Sink, pull
+from tidelog.verification.audit import Kept
 
 _GZIP = 31
 _CHUNK = 2**17

@@ -9,7 +9,6 @@ from itertools import islice
 
 import msgspec
 
-from tidelog.audit import Audit, Finding, Kind
 from tidelog.errors import UnreadableData
 from tidelog.events import Event
 from tidelog.lake import event_key, ledger_prefix, read_event_key, schema_key
@@ -19,6 +18,7 @@ from tidelog.records import decode
 from tidelog.schema import SchemaDocument
 from tidelog.stores import NoSuchObjectError, Store
 from tidelog.tables import TableName
+from tidelog.verification.audit import Audit, Finding, Kind
 
 _AT_ONCE = 8
 _BATCH = 64

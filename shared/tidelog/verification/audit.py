@@ -22,9 +22,9 @@ from tidelog.events import (
 from tidelog.lake import Position, event_key, read_segment_key
 from tidelog.plans import ChunkRead, ChunksDropped, ChunkSplit, Enqueued, Planned
 from tidelog.readings import Segment
-from tidelog.seams import chunk_seams, plan_seams, window_seams
 from tidelog.state import State
 from tidelog.tables import TableName
+from tidelog.verification.seams import chunk_seams, plan_seams, window_seams
 
 Kind = Literal["event", "coverage", "segment", "document", "foreign", "summary"]
 

@@ -8,14 +8,14 @@ from contextlib import suppress
 import msgspec
 from msgspec.structs import replace
 
-from tidelog.audit import Finding, Kept
-from tidelog.hashing import key_reader
-from tidelog.playback import Playback
-from tidelog.reshaping import Shape
-from tidelog.spool import SAID, Spool, latest
 from tidelog.stores import Store
-from tidelog.sums import Sums
-from tidelog.workbench import Progress, Workbench
+from tidelog.verification.audit import Finding, Kept
+from tidelog.verification.hashing import key_reader
+from tidelog.verification.playback import Playback
+from tidelog.verification.reshaping import Shape
+from tidelog.verification.spool import SAID, Spool, latest
+from tidelog.verification.sums import Sums
+from tidelog.verification.workbench import Progress, Workbench
 
 PATIENCE = 2.0
 """Seconds for which a segment is waited for that a worker may be publishing just now."""

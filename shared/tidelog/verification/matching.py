@@ -8,26 +8,26 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from tidelog.audit import Kept
-from tidelog.auditing import Auditing
-from tidelog.comparing import HIDDEN, Comparing, compare, compare_lines
 from tidelog.continuity import find_break
-from tidelog.coverage import Coverage
 from tidelog.errors import DatabaseBusy
-from tidelog.hashing import group_of
 from tidelog.hidden import Hidden
 from tidelog.lake import read_segment_key
-from tidelog.reshaping import Shape, Step, shape
 from tidelog.schema import SchemaDocument
 from tidelog.source import OpenTable, Source
-from tidelog.spool import SAID, bits_for, counted, latest
-from tidelog.spooling import SEGMENT, SUPPLIED, UNSURE, Spooling
 from tidelog.state import State
-from tidelog.sums import Sums
 from tidelog.sweeps import unswept
 from tidelog.tables import Table, TableName
-from tidelog.verdict import Cause, Differing, Verified
-from tidelog.workbench import VERSION, Progress, Workbench
+from tidelog.verification.audit import Kept
+from tidelog.verification.auditing import Auditing
+from tidelog.verification.comparing import HIDDEN, Comparing, compare, compare_lines
+from tidelog.verification.coverage import Coverage
+from tidelog.verification.hashing import group_of
+from tidelog.verification.reshaping import Shape, Step, shape
+from tidelog.verification.spool import SAID, bits_for, counted, latest
+from tidelog.verification.spooling import SEGMENT, SUPPLIED, UNSURE, Spooling
+from tidelog.verification.sums import Sums
+from tidelog.verification.verdict import Cause, Differing, Verified
+from tidelog.verification.workbench import VERSION, Progress, Workbench
 
 Tell = Callable[[str, int, int], object]
 """Is told what is done, how much of it, and how much there is (0 where nobody knows)."""

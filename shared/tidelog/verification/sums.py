@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 
-from tidelog.hashing import GROUPS
+from tidelog.verification.hashing import GROUPS
 
 _WHOLE = 2**64
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 
-from tidelog.audit import Finding
-from tidelog.spool import Spool
-from tidelog.sums import Sums
-from tidelog.verdict import Verified
+from tidelog.verification.audit import Finding
+from tidelog.verification.spool import Spool
+from tidelog.verification.sums import Sums
+from tidelog.verification.verdict import Verified
 
 _PROGRESS, _RESULT, _LAKE, _SERVER = "progress.json", "result.json", "lake.sums", "server-{}.sums"
 VERSION = 1
