@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -241,11 +242,17 @@ def test_parameters_are_made_again_from_the_ledger(office: Office) -> None:
 def test_ctrl_c_ends_a_command_with_130_and_a_watch_with_0(office: Office) -> None:
     """Without a traceback."""
     variables = environment(**office.sandbox.environment, TIDELOG_STACK="tidelog")
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # who runs the tests may have it ignored
     with office.tide.database.session() as migration:
         migration.run("BEGIN; LOCK TABLE staff IN ACCESS EXCLUSIVE MODE")
         for command, code, first in ((["run", STAFF, "--wait"], 130, ""), (["status", "--watch", "--json"], 0, "{")):
             process = subprocess.Popen(
-                [TIDELOG, *command], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                [TIDELOG, *command],
+                env=variables,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                preexec_fn=heed,  # noqa: PLW1509 - no other thread of this process forks
             )
             assert process.stdout
             if first:
