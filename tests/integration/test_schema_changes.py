@@ -346,13 +346,12 @@ def test_a_table_that_is_read_by_its_timestamps_is_read_again_whole(tide: Tide) 
     assert tide.ingest(limits=limits).rows == 9
     tide.run("ALTER TABLE t RENAME v TO w")
     assert tide.ingest(limits=limits).rows == 9
-    tide.run("INSERT INTO t VALUES (10, 10, now())")
-    assert tide.ingest(limits=limits).rows == 1
+    for n in range(10, 15):  # The server may be so busy that a window or two have to do without a bound.
+        tide.run(f"INSERT INTO t VALUES ({n}, {n}, now())")
+        assert tide.ingest(limits=limits).rows == 1
     whole(tide)
-    again, after = (event.reading for event in tide.events()[-2:])
-    assert again
-    assert after
-    assert (again.leaves[0].bounded, after.leaves[0].bounded) == (False, True)
+    bounded = [event.reading.leaves[0].bounded for event in tide.events()[2:] if event.reading]
+    assert (bounded[0], bounded[-1]) == (False, True)
 
 
 def test_a_change_and_its_undoing_are_two_changes(small: Tide) -> None:

@@ -30,7 +30,7 @@ IMPORT = """
 import importlib, pkgutil, sys, sysconfig
 sys.path[:0] = sys.argv[1:]
 import tidelog.pipeline
-for module in pkgutil.iter_modules(tidelog.__path__, "tidelog."):
+for module in pkgutil.walk_packages(tidelog.__path__, "tidelog."):
     importlib.import_module(module.name)
 import app
 assert callable(app.handler)
@@ -139,10 +139,12 @@ def test_the_layer_has_the_versions_that_the_tests_run_with() -> None:
 
 def test_the_build_holds_the_library_and_its_wheels(built: Path) -> None:
     """The library is there whole; of each requirement exactly the pinned version."""
-    sources = {path.name for path in (ROOT / "shared" / "tidelog").iterdir() if path.suffix in (".py", ".typed")}
+    library = ROOT / "shared" / "tidelog"
+    sources = {path.relative_to(library) for path in library.rglob("*") if path.suffix in (".py", ".typed")}
     wheels = [path.name.removesuffix(".dist-info").split("-") for path in built.glob("python/*.dist-info")]
 
-    assert {path.name for path in (built / "python" / "tidelog").iterdir()} == sources
+    copied = built / "python" / "tidelog"
+    assert {path.relative_to(copied) for path in copied.rglob("*") if path.is_file()} == sources
     assert {canonicalize_name(name): version for name, version in wheels} == pins(REQUIREMENTS)
 
 
