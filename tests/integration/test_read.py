@@ -99,6 +99,7 @@ def test_positions_decide_where_a_chunk_commits_behind_an_increment(tide: Tide) 
         "CREATE TABLE t (id int PRIMARY KEY, v text)",
         "INSERT INTO t SELECT n, repeat('x', 500) FROM generate_series(1, 200) n",
     )
+    tide.database.pass_horizon()  # Chunks read what is below it.
     tide.ingest(limits=replace(LIMITS, chunk_bytes=5 * 8192))
     first, *others = tide.outbox.take()
     table, process = reader(tide), Process()
