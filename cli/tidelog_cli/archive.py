@@ -48,7 +48,9 @@ class Archive:
     def run(self) -> bool:
         """Tell the act; return whether all came as it should."""
         self._screen.print(
-            "\n[bold]Tick 3[/bold]: what is too much for one run is read in chunks, side by side; nobody waits for them"
+            "\n[bold]Tick 3[/bold]: what is too much for one run is read in chunks, side by side; nobody waits for "
+            "them",
+            markup=True,
         )
         self._sandbox.on_invocation(self._hear)
         self._told = False
@@ -93,7 +95,7 @@ class Archive:
         return done.succeeded and done.rows == expected
 
     def _say(self, text: str) -> None:
-        self._screen.print(text, markup=False)
+        self._screen.print(text)
 
 
 def _command(option: str) -> str:

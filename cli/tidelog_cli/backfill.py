@@ -87,7 +87,7 @@ def run(
         if dry_run:
             screen.print("A dry run: nothing was sent.")
         elif not wait:
-            screen.print(f"Sent. How far it is: tidelog backfill list --stack {found.name}", markup=False)
+            screen.print(f"Sent. How far it is: tidelog backfill list --stack {found.name}")
     sent = [Wanted(each["table"], before[each["table"]], each["request"]) for each in rows if wait and each["chunks"]]
     done = [] if dry_run else follow(found, sent)
     if as_json:
@@ -138,7 +138,7 @@ def cancel(
         return ChunksDropped(open_plan.number, ((1, open_plan.chunks),), "it was cancelled", unread=True)
 
     _, event = found.ledger.append_if(progress.table, progress.state, drop, finished=0)
-    console().print(f"cancelled {plan}: {left} chunks are dropped" if event else f"{plan} is over", markup=False)
+    console().print(f"cancelled {plan}: {left} chunks are dropped" if event else f"{plan} is over")
 
 
 @app.command()
@@ -147,7 +147,7 @@ def resume(stack: StackName, plan: Annotated[str | None, typer.Argument(metavar=
     found = Stack.find(stack)
     for progress in [_named(found, plan)] if plan else _under_way(found, None):
         sent = send_again(found, progress)
-        console().print(f"{progress.name}: sent {sent} chunks", markup=False)
+        console().print(f"{progress.name}: sent {sent} chunks")
 
 
 def send_again(stack: Stack, progress: Progress) -> int:
@@ -230,7 +230,7 @@ def show(screen: Console, rows: Iterable[Mapping[str, Any]]) -> None:
     ]
     screen.print(aligned(("table", "rows, about", "bytes read", "chunks", "takes about", "costs about"), lines))
     for each in rows:
-        screen.print(f"{each['table']}: {each['reason']}", markup=False)
+        screen.print(f"{each['table']}: {each['reason']}")
 
 
 def _under_way(stack: Stack, table: str | None) -> list[Progress]:

@@ -49,11 +49,11 @@ def push(file: File, stack: StackName, *, as_json: AsJson = False) -> None:
         return
     screen = console()
     for line in changes:
-        screen.print(line, markup=False)
+        screen.print(line)
     written = before is None or before.version != version
-    screen.print(f"{'wrote' if written else 'nothing has changed since'} version {version}", markup=False)
+    screen.print(f"{'wrote' if written else 'nothing has changed since'} version {version}")
     if not deployed:
-        screen.print(f"There is no stack {stack} here yet: this is for when there is.", markup=False)
+        screen.print(f"There is no stack {stack} here yet: this is for when there is.")
 
 
 @app.command()
@@ -64,7 +64,7 @@ def show(stack: StackName, *, as_json: AsJson = False) -> None:
         console().print("Nothing is configured: all is as the stack's parameters say.")
         return
     if document and not as_json:
-        console().print(f"version {document.version}", markup=False)
+        console().print(f"version {document.version}")
     _print(document.read() if document else Configuration(), as_json=as_json)
 
 
@@ -99,7 +99,7 @@ def _print(configuration: Configuration, *, as_json: bool) -> None:
     for key in KEYS:
         said = configuration.lists.get(key)
         words = f"as {_PARAMETERS[key]} of the stack" if said is None else _words(said)
-        screen.print(f"{key}: {words}", markup=False)
+        screen.print(f"{key}: {words}")
     _print_sections(screen, configuration)
 
 
@@ -108,9 +108,9 @@ def _print_sections(screen: Console, configuration: Configuration) -> None:
     used = [key for key in TABLE_KEYS if any(key in section.values for section in configuration.tables)]
     rows = [(section.pattern, *(_words(section.values.get(key)) for key in used)) for section in configuration.tables]
     if rows:
-        screen.print(aligned(("tables", *used), rows, left=1 + len(used)), markup=False)
+        screen.print(aligned(("tables", *used), rows, left=1 + len(used)))
     if len(rows) > 1:
-        screen.print("Of several that meet a table, later ones win key by key.", markup=False)
+        screen.print("Of several that meet a table, later ones win key by key.")
 
 
 def _words(value: Value | None) -> str:

@@ -168,7 +168,7 @@ def _show(screen: Console, items: Sequence[Item], said: Iterable[str], left: Ite
     for title, lines in (("This rests on", said), ("Not counted", left)):
         screen.print(title, style="bold")
         for line in lines:
-            screen.print(f"  - {line}", markup=False)
+            screen.print(f"  - {line}")
     screen.print(f"About ${total:,.2f} a month.", style="bold")
 
 

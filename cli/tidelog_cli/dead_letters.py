@@ -49,17 +49,16 @@ def print_letters(screen: Console, stack: Stack, table: str | None = None) -> No
     dead_letters = stack.dead_letters
     letters = _sorted(dead_letters, table)
     if not letters:
-        screen.print("The dead letters are empty." if table is None else f"No dead letter of {table}.", markup=False)
+        screen.print("The dead letters are empty." if table is None else f"No dead letter of {table}.")
     else:
         now = datetime.now(UTC)
         headings = ("id", "table", "error", "what to do", "tries", "age")
         screen.print(aligned(headings, [_row(letter, now) for letter in letters], left=4, prose="what to do"))
-        screen.print(f"tidelog dead-letters show ID --stack {stack.name}  says why, and the whole of it.", markup=False)
+        screen.print(f"tidelog dead-letters show ID --stack {stack.name}  says why, and the whole of it.")
     if table is None and (unseen := dead_letters.count() - len(letters)) > 0:
         screen.print(
             f"{unseen} more are not shown: somebody looks at them, or they wait behind ten of the same table. "
             "Send those back or drop them first.",
-            markup=False,
         )
 
 
@@ -72,7 +71,7 @@ def show(letter_id: LetterId, stack: StackName, *, as_json: AsJson = False) -> N
             return
         screen = console()
         for name, value in _lines(letter):
-            screen.print(f"{name:<12}{value}", markup=False)
+            screen.print(f"{name:<12}{value}")
 
 
 @app.command()
@@ -106,12 +105,11 @@ def send_back(screen: Console, stack: Stack, table: str | None = None, *, dry_ru
             screen.print(
                 f"{'would send' if dry_run else 'sent'} {letter.id[:_SHORT]} back to {letter.origin.queue}: "
                 f"{letter.table or _cut(letter.body, _WHY)}",
-                markup=False,
             )
     of, would = f" of {table}" if table else "", "would be " if dry_run else ""
-    screen.print(f"{_messages(len(sent))}{of} {would}sent back.", markup=False)
+    screen.print(f"{_messages(len(sent))}{of} {would}sent back.")
     if more := sum(sent.values()) - len(sent):
-        screen.print(f"{_messages(more)} that ask for the same {would}removed: one run reads all.", markup=False)
+        screen.print(f"{_messages(more)} that ask for the same {would}removed: one run reads all.")
 
 
 @app.command()
@@ -120,7 +118,7 @@ def drop(letter_id: LetterId, stack: StackName) -> None:
     dead_letters = Stack.find(stack).dead_letters
     with _found(dead_letters, letter_id) as letter:
         dead_letters.remove(letter)
-    console().print(f"dropped {letter.id[:_SHORT]}: {letter.table or _cut(letter.body, _WHY)}", markup=False)
+    console().print(f"dropped {letter.id[:_SHORT]}: {letter.table or _cut(letter.body, _WHY)}")
 
 
 def _sorted(dead_letters: DeadLetters, table: str | None) -> list[Letter]:

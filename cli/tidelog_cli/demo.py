@@ -54,11 +54,11 @@ def demo(
             _connected(server) as migration,
         ):
             sandbox.start_alarms(_MINUTE)
-            screen.print("\n[bold]Tick 1[/bold]: everything is new")
+            screen.print("\n[bold]Tick 1[/bold]: everything is new", markup=True)
             first = run_tick(sandbox, "tick 1")
             show_tick(screen, first)
             _do_business(screen, owner, seed=1)
-            screen.print("\n[bold]Tick 2[/bold]: only what changed")
+            screen.print("\n[bold]Tick 2[/bold]: only what changed", markup=True)
             second = run_tick(sandbox, "tick 2")
             show_tick(screen, second)
             screen.print(f"\nThe shop takes over an archive: {archive.ROWS:,} rows in one go. And business goes on.")
@@ -108,7 +108,7 @@ def _show_lake(screen: Console, lake: Path, tick: TickResult) -> None:
     path = lake / str(largest.segment)
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         line = next(lines).rstrip("\n")
-    screen.print(f"\nThe first line of {path}:\n{line}", markup=False)
+    screen.print(f"\nThe first line of {path}:\n{line}")
     screen.print("\nTry next:")
     for command in (
         f"find {lake} -name '*.jsonl.gz' | sort",
@@ -116,7 +116,7 @@ def _show_lake(screen: Console, lake: Path, tick: TickResult) -> None:
         f"cat {lake}/ledger/{largest.table}/000000000002.json",
         ".venv/bin/tidelog local run --database postgresql://user@host:5432/yours --lake mylake",
     ):
-        screen.print(f"  {command}", markup=False)
+        screen.print(f"  {command}")
 
 
 def _empty(lake: Path) -> None:

@@ -157,9 +157,7 @@ def follow(stack: Stack, wanted: Iterable[Wanted]) -> list[Ended]:
 def show_ended(screen: Console, ended: Iterable[Ended]) -> None:
     """Print what became of each; what has failed goes to stderr."""
     for each in ended:
-        (screen if each.succeeded else console(err=True)).print(
-            str(each), style=None if each.succeeded else "red", markup=False
-        )
+        (screen if each.succeeded else console(err=True)).print(str(each), style=None if each.succeeded else "red")
 
 
 def _failed(stack: Stack, under_way: list[_Followed]) -> dict[str, Ended]:

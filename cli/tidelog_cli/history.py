@@ -73,7 +73,7 @@ def history(
     screen = console()
     headings = ("offset", "when", "increment", "rows", "bytes", "what happened")
     rows = [_row(event) for event in events]
-    screen.print(aligned(headings, rows, left=0, prose="what happened"), markup=False)
+    screen.print(aligned(headings, rows, left=0, prose="what happened"))
     _plot(screen, starts, each, counts)
 
 
@@ -106,9 +106,9 @@ def _plot(screen: Console, starts: Sequence[datetime], each: timedelta, counts: 
     if not any(counts):
         return
     form, unit = ("%m-%d %H:%M", "hour") if each == _HOUR else ("%Y-%m-%d", "day")
-    screen.print(f"rows by the {unit}", markup=False)
+    screen.print(f"rows by the {unit}")
     for line in bars(counts, f"{starts[0]:{form}}", f"{starts[-1]:{form}}"):
-        screen.print(line, markup=False)
+        screen.print(line)
 
 
 def _row(event: Event) -> tuple[str, ...]:

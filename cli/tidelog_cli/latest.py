@@ -54,17 +54,14 @@ def latest(
     errors = console(err=True)
     for column in done.columns:
         if column.remark:
-            errors.print(f"{column.name} is text: {column.remark}", style="yellow", markup=False)
+            errors.print(f"{column.name} is text: {column.remark}", style="yellow")
     if done.keyless:
-        errors.print(
-            f"{done.keyless:,} lines are left out: they are of before there was this key", style="yellow", markup=False
-        )
+        errors.print(f"{done.keyless:,} lines are left out: they are of before there was this key", style="yellow")
     if as_json:
         typer.echo(json.dumps({"table": str(found.name), "file": str(to), **asdict(done)}, indent=1))
     else:
         console().print(
             f"{to}: {done.rows:,} rows, {size(done.bytes)}, from {done.lines:,} lines in {done.segments:,} segments",
-            markup=False,
         )
 
 

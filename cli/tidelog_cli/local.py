@@ -57,7 +57,7 @@ def run(
     else:
         screen = console()
         show_tick(screen, result)
-        screen.print(f"the lake: {lake}", markup=False)
+        screen.print(f"the lake: {lake}")
     if not result.complete:
         raise typer.Exit(1)
 
@@ -80,9 +80,9 @@ def up(
     more = {"StaleSeconds": _stale_seconds(schedule), "ChunkMegabytes": f"{chunk_megabytes}"}
     with deployed(database, lake, tables, exclude, schedule, config=config, **more) as sandbox:
         for name, value in sandbox.environment.items():
-            screen.print(f"export {name}={value}", markup=False)
+            screen.print(f"export {name}={value}")
         for name, value in sandbox.outputs.items():
-            screen.print(f"# {name}: {value}", markup=False)
+            screen.print(f"# {name}: {value}")
         sandbox.on_invocation(_print_result)
         sandbox.start_alarms()
         sandbox.start_schedules()
@@ -147,7 +147,7 @@ def run_tick(sandbox: Sandbox, title: str) -> TickResult:
         try:
             return Ticks(sandbox).run(line)
         except TickFailedError as error:
-            console(err=True).print(f"tidelog: {error}", style="red", markup=False)
+            console(err=True).print(f"tidelog: {error}", style="red")
             raise typer.Exit(1) from error
 
 
@@ -164,14 +164,12 @@ def _print_result(invocation: Invocation) -> None:
     result = read_result(invocation)
     if result is None:
         if not invocation.succeeded:
-            console(err=True).print(
-                f"tick failed: {(invocation.error or {}).get('errorMessage')}", style="red", markup=False
-            )
+            console(err=True).print(f"tick failed: {(invocation.error or {}).get('errorMessage')}", style="red")
         return
     if result.outcome in ("unchanged", "covered", "waiting"):
         return
     failed = result.outcome == "failed"
-    console(err=failed).print(f"{datetime.now().astimezone():%H:%M:%S}  {_line(result)}", markup=False)
+    console(err=failed).print(f"{datetime.now().astimezone():%H:%M:%S}  {_line(result)}")
 
 
 def _stale_seconds(schedule: str) -> str:
@@ -196,7 +194,7 @@ def _print_emails(screen: Console, sandbox: Sandbox) -> None:
             if kind == "ALARM":
                 alarms.add(alarm)
             if kind != "OK" or alarm in alarms:
-                screen.print(f"{datetime.now().astimezone():%H:%M:%S}  email: {mail.subject}", markup=False)
+                screen.print(f"{datetime.now().astimezone():%H:%M:%S}  email: {mail.subject}")
         time.sleep(_RECHECK_SECONDS)
 
 

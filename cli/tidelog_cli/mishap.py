@@ -59,7 +59,8 @@ class Mishap:
         self._owner.run(f"REVOKE SELECT ON {_FORBIDDEN} FROM {self._role}")
         self._migration.run(f"BEGIN; LOCK TABLE {_LOCKED} IN ACCESS EXCLUSIVE MODE")
         self._screen.print(
-            "\n[bold]Tick 4[/bold]: two tables can't be read (what would rest for minutes rests for seconds here)"
+            "\n[bold]Tick 4[/bold]: two tables can't be read (what would rest for minutes rests for seconds here)",
+            markup=True,
         )
         self._sandbox.invoke(self._sandbox.outputs["SchedulerFunction"], {})
         self._sandbox.wait_until_idle(_SECONDS)
@@ -132,7 +133,7 @@ class Mishap:
             self._say(f"  | {line}".rstrip())
 
     def _say(self, text: str) -> None:
-        self._screen.print(text, markup=False)
+        self._screen.print(text)
 
 
 def _latest(lake: Path, table: str) -> dict[Any, dict[str, Any]]:

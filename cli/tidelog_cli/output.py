@@ -20,9 +20,10 @@ _WIDE = 240  # where nobody looks, nothing is cut off
 
 
 def console(*, err: bool = False) -> Console:
-    """Return the screen, or what stands in its place."""
+    """Return the screen, or what stands in its place. Text is printed as it is, whatever a table is called."""
     stream = sys.stderr if err else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else _WIDE, highlight=False, soft_wrap=True)
+    width = None if stream.isatty() else _WIDE
+    return Console(file=stream, width=width, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def size(count: int) -> str:
@@ -119,7 +120,12 @@ class Line:
 @contextmanager
 def live_line(title: str) -> Iterator[Line]:
     """Show a line that moves, on a terminal; elsewhere nothing."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+    )
     screen = console(err=True)
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         yield Line(progress, title)
@@ -129,7 +135,7 @@ def live_line(title: str) -> Iterator[Line]:
 def live_count(title: str) -> Iterator[Callable[[int], object]]:
     """Show a number that grows, on a terminal; elsewhere nothing."""
     screen = console(err=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task(title, total=None)
         yield lambda count: progress.update(task, description=f"{title}: {count:,}")
@@ -141,7 +147,7 @@ def live_bar(title: str) -> Iterator[Callable[[int, int, str], object]]:
     screen = console(err=True)
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TimeElapsedColumn(),
         TextColumn("left"),

@@ -56,7 +56,7 @@ def preview(
             credentials, tls, selection=selection, configuration=configuration, limits=limits, progress=progress
         )
     if as_json:
-        console().print(json.dumps(_as_json(found), indent=1), markup=False)
+        console().print(json.dumps(_as_json(found), indent=1))
     else:
         show(console(), found)
     return found.complete
@@ -85,7 +85,6 @@ def show(screen: Console, found: Survey) -> None:
     screen.print(
         f"PostgreSQL {server.version}, {kind}; database {server.database}, read as {server.role}. "
         f"{_horizon(found.horizon)}",
-        markup=False,
     )
     total = sum(each.found.size for each in found.tables if each.found)
     failing = sum(bool(each.obstacles) for each in found.tables) + len(found.refused)
@@ -133,11 +132,11 @@ def _section(screen: Console, title: str, entries: Sequence[tuple[str, Advice]],
         return
     screen.print(title, style=style)
     for subject, advice in entries:
-        screen.print(f"  {subject}: {advice.reason}", markup=False)
+        screen.print(f"  {subject}: {advice.reason}")
         for statement in advice.statements[:_SHOWN_STATEMENTS]:
-            screen.print(f"      {statement}", markup=False, style="cyan")
+            screen.print(f"      {statement}", style="cyan")
         if (more := len(advice.statements) - _SHOWN_STATEMENTS) > 0:
-            screen.print(f"      and {more} more: --json has all", markup=False)
+            screen.print(f"      and {more} more: --json has all")
     screen.print()
 
 

@@ -58,7 +58,7 @@ def rebuild(
     if as_json:
         typer.echo(json.dumps([_as_json(each, written) for each in compared], indent=1))
     elif written:
-        console().print(f"Written: {sum(each.differs for each in written)}", markup=False)
+        console().print(f"Written: {sum(each.differs for each in written)}")
     elif differing:
         console().print("A dry run: nothing was written.")
 
@@ -78,7 +78,7 @@ def _check(compared: Iterable[Comparison]) -> None:
 def _show(differing: list[Comparison], count: int) -> None:
     screen = console()
     if not differing:
-        screen.print(f"Parameter Store says of all {count} tables what their ledgers say.", markup=False)
+        screen.print(f"Parameter Store says of all {count} tables what their ledgers say.")
         return
     headings = ("table", "parameter says", "ledger says", "why")
     rows = [
@@ -90,7 +90,7 @@ def _show(differing: list[Comparison], count: int) -> None:
         )
         for each in differing
     ]
-    screen.print(aligned(headings, rows, left=4, prose="why"), markup=False)
+    screen.print(aligned(headings, rows, left=4, prose="why"))
 
 
 def _words(summary: Summary | None) -> str:

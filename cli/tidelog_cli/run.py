@@ -43,11 +43,9 @@ def run(
     elif wait:
         _show(tried)
     else:
-        console().print(
-            f"Sent for {len(sent)} tables. How far it is: tidelog status --stack {found.name}", markup=False
-        )
+        console().print(f"Sent for {len(sent)} tables. How far it is: tidelog status --stack {found.name}")
     for left in refused if not as_json else ():
-        console(err=True).print(f"refused: {left['table']}: {left['reason']}", style="red", markup=False)
+        console(err=True).print(f"refused: {left['table']}: {left['reason']}", style="red")
     if refused or any(each.failed for each in tried):
         raise typer.Exit(1)
 
@@ -74,7 +72,7 @@ def _show(tried: list[Tried]) -> None:
         ]
         console().print(aligned(("table", "rows", "bytes", "sequential id", ""), rows))
     if unchanged := [each.table for each in tried if not each.events and not each.failed]:
-        console().print(f"unchanged: {', '.join(unchanged)}", markup=False)
+        console().print(f"unchanged: {', '.join(unchanged)}")
     for each in tried:
         if each.failed:
-            console(err=True).print(f"failed: {each.failed}", style="red", markup=False)
+            console(err=True).print(f"failed: {each.failed}", style="red")

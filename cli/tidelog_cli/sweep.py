@@ -47,12 +47,11 @@ def sweep(
     elif wait:
         show_ended(console(), [each for each in done if each.rows or not each.succeeded])
         if nothing := sum(each.succeeded and not each.rows for each in done):
-            console().print(f"{nothing} of {len(sent)} tables had nothing hidden", markup=False)
+            console().print(f"{nothing} of {len(sent)} tables had nothing hidden")
     else:
         console().print(
             f"Sent for {len(sent)} tables. How far it is: tidelog backfill list --stack {found.name}; "
             f"up to when a table is complete: tidelog tables --stack {found.name}",
-            markup=False,
         )
     if not all(each.succeeded for each in done):
         raise typer.Exit(1)

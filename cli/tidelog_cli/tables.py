@@ -85,10 +85,9 @@ def _of_stack(stack: str, *, as_json: bool) -> None:
         console().print(
             f"A transaction holds the horizon, for {duration(horizon['seconds'])} as ticks have seen it: "
             f"{horizon['holder']}. Rows of others come in all the same. {horizon['remedy']}",
-            markup=False,
         )
     if unknown:
-        console(err=True).print(f"Who holds the horizon is not known: {unknown}", style="yellow", markup=False)
+        console(err=True).print(f"Who holds the horizon is not known: {unknown}", style="yellow")
 
 
 def _horizon(stack: Stack) -> tuple[dict[str, Any] | None, str]:

@@ -179,14 +179,14 @@ def show_tick(screen: Console, tick: TickResult) -> None:
         screen.print(aligned(("table", "rows", "bytes", "sequential id", "seconds"), [*rows, total]))
     unchanged = [table.table for table in tick.tables if table.outcome in ("unchanged", "covered", "waiting")]
     if unchanged:
-        screen.print(f"unchanged: {', '.join(unchanged)}", markup=False)
+        screen.print(f"unchanged: {', '.join(unchanged)}")
     for left in tick.skipped:
-        screen.print(f"not taken: {left['table']} is {left['reason']}", markup=False)
+        screen.print(f"not taken: {left['table']} is {left['reason']}")
     errors = console(err=True)
     for left in tick.refused:
-        errors.print(f"refused: {left['table']}: {left['reason']}", style="red", markup=False)
+        errors.print(f"refused: {left['table']}: {left['reason']}", style="red")
     for failed in tick.failed:
-        errors.print(f"failed: {failed.reason}", style="red", markup=False)
+        errors.print(f"failed: {failed.reason}", style="red")
 
 
 def _row(table: TableResult) -> tuple[str, ...]:

@@ -162,17 +162,15 @@ def _show(screen: Console, done: list[Verified]) -> None:
     screen.print(aligned(headings, [_row(each) for each in done]))
     for each in done:
         for finding in each.findings[:_SHOWN_FINDINGS]:
-            screen.print(str(finding), markup=False)
+            screen.print(str(finding))
         if (more := len(each.findings) - _SHOWN_FINDINGS) > 0:
-            screen.print(f"{each.table}: {more:,} more findings: see --json", markup=False)
+            screen.print(f"{each.table}: {more:,} more findings: see --json")
         for key in each.keys:
-            screen.print(f"{each.table}: key {_key(key)}", markup=False)
+            screen.print(f"{each.table}: key {_key(key)}")
         if not each.keyed and each.rows is not None:
-            screen.print(
-                f"{each.table}: it has no primary key, so each row was looked for among all lines", markup=False
-            )
+            screen.print(f"{each.table}: it has no primary key, so each row was looked for among all lines")
         for remedy in each.remedies():
-            screen.print(f"{each.table}: {remedy}", markup=False)
+            screen.print(f"{each.table}: {remedy}")
     if all(each.is_right for each in done):
         screen.print("All that was looked at is right.")
 

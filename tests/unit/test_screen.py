@@ -14,7 +14,7 @@ from rich.console import Console
 from tests.stack.command import TIDELOG, environment
 from tests.unit.test_events import WHATS
 from tidelog.events import What
-from tidelog_cli.output import fitted
+from tidelog_cli.output import aligned, console, fitted
 from tidelog_cli.plot import bars
 from tidelog_cli.wording import in_words
 
@@ -105,3 +105,13 @@ def test_a_table_leaves_columns_out_until_it_fits(width: int, shown: str) -> Non
     text = captured.get()
     assert all(len(line) <= width for line in text.splitlines())
     assert all(text.count(letter) >= 12 for letter in shown if letter != "e")
+
+
+def test_names_stand_on_the_screen_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever rich would take for a style or a picture."""
+    name = "public.x[/] [red]y :cat:"
+    screen = console()
+    screen.print(aligned(("table", "rows"), [(name, "1")]))
+    screen.print(fitted(("table", "rows"), [(name, "1")], left=("table",), spare=(), screen=screen))
+    screen.print(f"{name}: 1 row")
+    assert capsys.readouterr().out.count(name) == 3
