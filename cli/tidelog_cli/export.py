@@ -12,8 +12,9 @@ import msgspec
 
 from tidelog.errors import InvalidSetting, UnreadableData
 from tidelog.quoting import identifier, literal
-from tidelog.read import LakeTable
-from tidelog.schema import ColumnDocument
+from tidelog.read import LakeTable, never_null
+from tidelog.rows import raw_values
+from tidelog.schema import ColumnDocument, SchemaDocument
 from tidelog.stored import Stored
 from tidelog_cli.carried import Carried, carried
 
@@ -29,8 +30,7 @@ _BATCH_BYTES = 64 * 2**20
 _ROWS = 10_000
 _LEAST_OBJECT = 2**20
 _QUOTE, _NESTED = ord('"'), frozenset(b"[{")
-_Line = dict[str, msgspec.Raw]
-_decoder = msgspec.json.Decoder(_Line)
+_Line = Mapping[str, msgspec.Raw]
 _encode = msgspec.json.encode
 
 
@@ -96,7 +96,7 @@ def export(table: LakeTable, to: Path, form: Format, key: Sequence[str], *, mega
             "autoload_known_extensions": "false",
         }
         with duckdb.connect(place / "latest.duckdb", config=settings) as database:
-            loading = _Loading(database, place / "batch.jsonl", document.columns, form)
+            loading = _Loading(database, place / "batch.jsonl", document, form)
             loading.load(segments, columns, keyed=not key, tell=tell)
             tell(0, 0, "finding the latest versions")
             database.execute("CREATE TABLE latest AS SELECT max(n) AS n FROM lines GROUP BY k")
@@ -112,9 +112,9 @@ def export(table: LakeTable, to: Path, form: Format, key: Sequence[str], *, mega
 class _Loading:
     """Lines on their way into DuckDB, each value as its text: DuckDB's own reader takes numbers for floats."""
 
-    def __init__(
-        self, database: DuckDBPyConnection, batch: Path, columns: Sequence[ColumnDocument], form: Format
-    ) -> None:
+    def __init__(self, database: DuckDBPyConnection, batch: Path, document: SchemaDocument, form: Format) -> None:
+        columns = document.columns
+        self._document = document
         self._database = database
         self._batch = batch
         self._whole = form == "jsonl"
@@ -154,15 +154,16 @@ class _Loading:
             for name, was, is_json in zip(self._names, sources, self._json, strict=False)
             if was is not None
         ]
+        never = [key.index(column) for column in never_null(self._document, key, names)] if keyed else []
         plain = all(names.get(column) == column for column in self._columns) and len(names) == len(self._columns)
         for line in segment.lines():
             self.lines += 1
             try:
-                row = _decoder.decode(line)
+                row = raw_values(line)
             except msgspec.DecodeError as error:
                 raise UnreadableData("read", segment.key, "a line of it is not JSON") from error
             identity = [_identity(row.get(name)) if name is not None else b"null" for name in keys]
-            if keyed and b"null" in identity:
+            if any(identity[number] == b"null" for number in never):
                 self.keyless += 1
                 continue
             head = b'{"n":%d,"k":%b,' % (self.lines, _encode(b",".join(identity).decode()))

@@ -21,6 +21,7 @@ from tidelog.tables import TableName
 
 _Document = TypeVar("_Document")
 
+FOREIGN = "Move it out of the lake: `tidelog verify --ledger-only` names all that tidelog has not written"
 _AT_ONCE = 8
 _BATCH = 64
 
@@ -39,7 +40,7 @@ class History:
         """Yield the offsets of a table's events behind one, in order."""
         start = event_key(table, after) if after > 0 else ""
         for found in self._store.keys(ledger_prefix(table), start):
-            yield read_event_key(found.key)[1]
+            yield _offset(found.key)
 
     def head(self, table: TableName, known: int = 0) -> Event | None:
         """Return the newest event of a table, None where it has none.
@@ -56,7 +57,7 @@ class History:
         key = ""
         for listed in self._store.keys(ledger_prefix(table), event_key(table, after) if after > 0 else ""):
             key = listed.key
-        return read_event_key(key)[1] if key else 0
+        return _offset(key) if key else 0
 
     def read(self, table: TableName, offset: int) -> Event:
         """Return one event.
@@ -128,3 +129,10 @@ class History:
             raise UnreadableData("read", key, "there is no such document", hint) from error
         except msgspec.DecodeError as error:
             raise UnreadableData("read", key, f"it is not what it should be: {error}", hint) from error
+
+
+def _offset(key: str) -> int:
+    try:
+        return read_event_key(key)[1]
+    except ValueError as error:
+        raise UnreadableData("list", key, "it is not the name of an event", FOREIGN) from error

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidelog.errors import InvalidSetting, UnknownColumn, UnknownTable, UnreadableData
 from tidelog.events import Event, Remade
-from tidelog.history import History
+from tidelog.history import FOREIGN, History
 from tidelog.lake import Position, data_prefix, read_segment_key, schema_prefix
 from tidelog.lineage import Lineage
 from tidelog.schema import SchemaDocument
@@ -99,9 +99,13 @@ class LakeTable:
 
         What is committed and not published yet is not among them. One may come later at a lower position than the last
         of these: a chunk of a large read. `follow` tells of all.
+
+        Raises:
+            UnreadableData: (a ValueError) something else lies among them.
+            AccessDenied, StoreUnreachable: as they say.
         """
         found = self._store.keys(data_prefix(self.name))
-        listed = [Stored(read_segment_key(each.key)[1], each.key, each.size, self._store) for each in found]
+        listed = [Stored(_position(each.key), each.key, each.size, self._store) for each in found]
         return sorted(segment for segment in listed if after is None or segment.position > after)
 
     def rows(self, after: Position | None = None) -> Iterator[ReadRow]:
@@ -171,11 +175,12 @@ class LakeTable:
         columns = self.key(document, key)
         rows: dict[tuple[Any, ...], ReadRow] = {}
         for segment, names in segments:
+            never = [] if key else never_null(document, columns, names)
             wanted = [(column.name, names.get(column.name)) for column in document.columns]
             for found in segment.rows():
                 row = {name: found.get(was) if was is not None else None for name, was in wanted}
                 identity = tuple(_hashable(row[column]) for column in columns)
-                if not key and None in identity:
+                if any(row[column] is None for column in never):
                     continue  # Of before there was this key: rows that are still there have newer versions.
                 rows[identity] = row
         return iter(rows.values())
@@ -248,7 +253,28 @@ def _note(event: Event, waiting: deque[Event], remade: dict[int, Event]) -> None
         waiting.append(event)
 
 
+def _position(key: str) -> Position:
+    try:
+        return read_segment_key(key)[1]
+    except ValueError as error:
+        raise UnreadableData("list", key, "it is not the name of a segment", FOREIGN) from error
+
+
+def never_null(document: SchemaDocument, key: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """Return the columns of a primary key that are null only in lines of before there was this key.
+
+    Args:
+        document: the table as it is now.
+        key: the primary key.
+        names: the columns that the lines have, as of `described`. Null of a jsonb column may be JSON's.
+    """
+    json_null = {column.name for column in document.columns if column.type == "jsonb"}
+    return [column for column in key if column not in json_null or column not in names]
+
+
 def _hashable(value: Any) -> Any:
+    if isinstance(value, bool):
+        return bool, value  # else true would be 1
     if isinstance(value, list):
         return tuple(map(_hashable, value))
     if isinstance(value, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
@@ -17,6 +18,8 @@ Row = Mapping[str, Any]
 
 _INT_DIGITS = 4300  # Python refuses longer ones: sys.int_info.default_max_str_digits
 _encoder = msgspec.json.Encoder(decimal_format="number")
+_raw = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_MARKS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},:]')
 
 
 def decode_lines(blocks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
@@ -34,6 +37,41 @@ def decode_line(line: bytes) -> dict[str, Any]:
     """Return the row of one JSON line; numbers with a fraction or an exponent become Decimal."""
     row: dict[str, Any] = json.loads(line, parse_float=Decimal, parse_int=_integer)
     return row
+
+
+def raw_values(line: bytes) -> Mapping[str, msgspec.Raw]:
+    """Return the values of a JSON line as they stand there, by column heading.
+
+    Raises:
+        msgspec.DecodeError: it is not a JSON object.
+    """
+    try:
+        return _raw.decode(line)
+    except (msgspec.DecodeError, RecursionError):
+        return _split(line)  # A json column may hold half of a surrogate pair, and thousands of brackets in brackets.
+
+
+def _split(line: bytes) -> Mapping[str, msgspec.Raw]:
+    try:
+        if not isinstance(json.loads(line), dict):
+            raise msgspec.ValidationError("it is not an object")
+    except RecursionError:
+        pass
+    except ValueError as error:
+        raise msgspec.DecodeError(str(error)) from error
+    values, heading, begin, depth = dict[str, msgspec.Raw](), b"", 0, 0
+    for found in _MARKS.finditer(line):
+        mark = found[0][:1]
+        if depth == 1:
+            if mark == b'"' and not begin:
+                heading = found[0]
+            elif mark == b":":
+                begin = found.end()
+            elif mark in b",}" and begin:
+                values[json.loads(heading)] = msgspec.Raw(line[begin : found.start()])
+                begin = 0
+        depth += (mark in b"[{") - (mark in b"]}")
+    return values
 
 
 def encode_row(row: Row) -> bytes:

@@ -70,3 +70,6 @@ class Stored:
                 yield decode_line(line)
             except ValueError as error:
                 raise UnreadableData("read", self.key, "a line of it is not JSON") from error
+            except RecursionError as error:
+                hint = "Take its lines() apart with another reader, or `tidelog latest`"
+                raise UnreadableData("read", self.key, "a value is nested too deeply for Python", hint) from error

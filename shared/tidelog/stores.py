@@ -121,7 +121,10 @@ class Bucket:
 
 
 class Folder:
-    """A folder of files, such as `tidelog local` writes and `aws s3 sync` makes of a bucket."""
+    """A folder of files, such as `tidelog local` writes and `aws s3 sync` makes of a bucket.
+
+    Hidden files are none of the lake: desktops leave some in each folder that is looked at.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -135,6 +138,7 @@ class Folder:
             (Path(place, name).relative_to(self._root).as_posix(), Path(place, name))
             for place, _, names in os.walk(self._root / prefix)
             for name in names
+            if not name.startswith(".")
         ]
         for key, path in sorted(found, key=lambda each: each[0].encode()):
             if key.encode() > after.encode():

@@ -345,3 +345,14 @@ def test_a_table_without_a_key_needs_columns_that_tell_rows_apart(tide: Tide, la
     with pytest.raises(UnknownTable, match="no ledger"):
         lake.table("public.nothing")
     assert [path.name for path in tmp_path.iterdir()] == [file.path.name]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_json_that_few_readers_take_and_keys_of_json_come_too(tide: Tide, latest: Latest, form: str) -> None:
+    """Half a surrogate pair, brackets in thousands; JSON's null as a key is a value."""
+    tide.run(
+        "CREATE TABLE t (id jsonb PRIMARY KEY, v json)",
+        """INSERT INTO t VALUES ('null', '"\\ud800"'), ('true', (repeat('[', 2000) || repeat(']', 2000))::json)""",
+    )
+    tide.ingest()
+    assert latest(tide, "public.t", form).said["rows"] == 2

@@ -172,3 +172,40 @@ def test_the_documents_examples_run(tide: Tide, tmp_path: Path, monkeypatch: pyt
         assert found["latest"] == {}
     assert json.loads(tide.lines(ORDERS)[-1])["sales_order_id"] == 10
     assert TableName.parse(ORDERS).path in str(next(Path("mylake/data").iterdir()))
+
+
+def test_true_and_1_are_two_keys_and_so_is_null_of_json(tide: Tide) -> None:
+    """In a primary key of jsonb; where Python takes the first two for one."""
+    tide.run(
+        "CREATE TABLE t (id jsonb PRIMARY KEY)",
+        """INSERT INTO t VALUES ('true'), ('1'), ('"1"'), ('null'), ('[1]'), ('[true]'), ('{"a": true}'), ('{"a": 1}')""",
+    )
+    tide.ingest()
+    assert len(list(reader(tide).latest())) == 8
+
+
+def test_what_a_desktop_leaves_in_a_folder_is_none_of_the_lake_and_all_else_is_told(tide: Tide, tmp_path: Path) -> None:
+    """Hidden files are passed over. Of any other nobody knows whether it was a segment."""
+    tide.run("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    tide.ingest()
+    lake = copy(tide, tmp_path)
+    for folder in ("data", "ledger", "schema"):
+        (tmp_path / folder / "public.t" / ".DS_Store").write_bytes(b"")
+    table = lake.table("public.t")
+    assert ids(list(table.follow())) == [[row["id"] for row in table.latest()]] == [[1]]
+    (tmp_path / "data" / "public.t" / "copy.jsonl.gz").write_bytes(b"")
+    with pytest.raises(UnreadableData, match=r"copy\.jsonl\.gz: it is not the name of a segment\. Move it out"):
+        list(table.latest())
+    (tmp_path / "ledger" / "public.t" / "copy.json").write_bytes(b"")
+    with pytest.raises(UnreadableData, match=r"copy\.json: it is not the name of an event"):
+        list(table.follow())
+
+
+def test_what_python_can_not_take_apart_is_told(tide: Tide) -> None:
+    """Brackets in thousands; the lines are there all the same."""
+    tide.run("CREATE TABLE t (v json)", "INSERT INTO t VALUES ((repeat('[', 5000) || repeat(']', 5000))::json)")
+    tide.ingest()
+    [segment] = reader(tide).segments()
+    with pytest.raises(UnreadableData, match="nested too deeply"):
+        list(segment.rows())
+    assert len(list(segment.lines())) == 1

@@ -508,3 +508,27 @@ def test_it_is_silent_while_writers_and_workers_go_on(tide: Tide) -> None:
     tide.database.pass_horizon()
     tide.ingest()
     assert right(tide.verify(), pending=0)
+
+
+def test_json_that_few_readers_take_and_odd_names_of_a_key_are_verified(tide: Tide) -> None:
+    """Half a surrogate pair, brackets in thousands, headings with quotes: the server has them all."""
+    tide.run(
+        'CREATE TABLE t ("a""b" int, "c\\d" int, v json, PRIMARY KEY ("a""b", "c\\d"))',
+        """INSERT INTO t VALUES (1, 1, '"\\ud800"'), (2, 1, (repeat('[', 2000) || repeat(']', 2000))::json)""",
+    )
+    tide.ingest()
+    found = tide.verify()
+    assert (found.is_right, found.rows, found.gone) == (True, 2, 0), found
+    tide.run("ALTER TABLE t RENAME v TO w", 'DELETE FROM t WHERE "a""b" = 1')
+    tide.ingest()
+    found = tide.verify()
+    assert (found.is_right, found.rows, found.gone) == (True, 1, 1), found
+
+
+def test_a_table_that_has_lost_its_last_column_is_right(tide: Tide) -> None:
+    """Its old lines are as empty as its rows."""
+    tide.run("CREATE TABLE t (a int)", "INSERT INTO t VALUES (1), (2)")
+    tide.ingest()
+    tide.run("ALTER TABLE t DROP COLUMN a")
+    tide.ingest()
+    assert tide.verify().is_right

@@ -11,6 +11,8 @@ from hashlib import sha256
 
 import msgspec
 
+from tidelog.rows import raw_values
+
 GROUPS = 2**16
 """Keys are compared in so many groups, by the first bits of their hashes."""
 
@@ -41,10 +43,26 @@ def key_reader(names: tuple[str, ...]) -> Callable[[bytes], bytes]:
     What it returns raises msgspec.DecodeError where the line has no such key.
     """
     fields = [f"k{number}" for number in range(len(names))]
-    kind = msgspec.defstruct(
-        "Key", [(field, msgspec.Raw) for field in fields], rename=dict(zip(fields, names, strict=True))
-    )
+
+    def any_key(line: bytes) -> bytes:
+        values = raw_values(line)
+        if missing := [name for name in names if name not in values]:
+            raise msgspec.ValidationError(f"it has no {missing[0]}")
+        return b",".join(bytes(values[name]) for name in names)
+
+    try:
+        kind = msgspec.defstruct(
+            "Key", [(field, msgspec.Raw) for field in fields], rename=dict(zip(fields, names, strict=True))
+        )
+    except ValueError:  # It knows no fields with quotes in their names.
+        return any_key
     decode = msgspec.json.Decoder(kind).decode
-    if len(names) == 1:
-        return lambda line: bytes(decode(line).k0)  # type: ignore[attr-defined] # the struct has it
-    return lambda line: b",".join(bytes(getattr(key, field)) for key in (decode(line),) for field in fields)
+
+    def key(line: bytes) -> bytes:
+        try:
+            found = decode(line)
+        except (msgspec.DecodeError, RecursionError):
+            return any_key(line)
+        return b",".join([bytes(getattr(found, field)) for field in fields])
+
+    return key

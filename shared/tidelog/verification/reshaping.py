@@ -6,12 +6,10 @@ import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-import msgspec
 from msgspec.structs import replace
 
+from tidelog.rows import raw_values
 from tidelog.schema import ColumnDocument, SchemaDocument
-
-_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class Shape:
         """
         if self.columns is None:
             return line
-        values = _decoder.decode(line)
+        values = raw_values(line)
         null = b"null"
         parts = [begin + bytes(values.get(name, null)) if name else begin + null for begin, name in self.columns]
         return b"".join(parts) + b"}" if parts else b"{}"

@@ -111,7 +111,7 @@ class Spooling:
 
         def take(lines: list[bytes]) -> None:
             try:
-                spool.add_lines(map(shape.line, lines) if shape.columns else lines, reader, noted)
+                spool.add_lines(map(shape.line, lines) if shape.columns is not None else lines, reader, noted)
             except msgspec.DecodeError:
                 if len(lines) == 1:
                     strange.append(b"")
