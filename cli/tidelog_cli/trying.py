@@ -171,11 +171,15 @@ class Trying:
 
 
 def _written(table: str, before: Mapping[str, Kept], now: Mapping[str, Kept]) -> bool:
-    """Say whether a table's summary was written: each run that succeeds does that, if somebody waits for it."""
-    if table not in now or now[table].summary is None:
+    """Say whether a table was read: each run that succeeds notes when, if somebody waits for it.
+
+    A summary is also written for a chunk, or for what a run publishes first that then fails: those tell of no new time.
+    """
+    if table not in now or (summary := now[table].summary) is None:
         return False
     if table in before:
-        return now[table].version != before[table].version
+        known = before[table].summary
+        return known is None or summary.checked_at != known.checked_at
     return not _is_awaited(table, now)  # A tick notes of a new table since when it is awaited.
 
 

@@ -117,7 +117,7 @@ class Ingestion:
                 return self._plan(table, base, plan, schema)
             if segment is None:
                 state = self._advance(table, base, plan, for_sweep=for_sweep)
-                fresh = 0.0 if noted else self._limits.fresh
+                fresh = float("-inf") if noted else self._limits.fresh
                 self._parameters.project(table, state, base.known, self._now(), fresh=fresh)
                 return _outcome(table, "unchanged", state, plan)
             self._source.wait_until_durable(plan.snapshot)

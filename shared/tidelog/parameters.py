@@ -56,7 +56,7 @@ def summarize(state: State, at: datetime) -> Summary:
         state.timestamp,
         state.timeline,
         state.horizon,
-        at.isoformat(timespec="seconds"),
+        at.isoformat(timespec="milliseconds"),
         state.strategy,
         state.lacks,
         state.complete_at,

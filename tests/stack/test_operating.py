@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -134,6 +136,29 @@ def test_a_table_that_fails_ends_the_wait_with_status_1(office: Office) -> None:
     office.settle()
     assert "none" in next(line for line in office.tidelog("status").splitlines() if line.startswith("dead letters"))
     assert "read since" in office.tidelog("status")
+
+
+def test_a_summary_that_a_chunk_has_written_is_no_run(office: Office) -> None:
+    """Nor is one that publishes what was left: who waits for a run that fails is told that."""
+    ran(office, ORDERS)
+    name, over = TableName.parse(ORDERS), threading.Event()
+
+    def write() -> None:
+        while not over.wait(0.1):
+            summary = office.tide.parameters.read(name)
+            assert summary
+            office.tide.parameters.write(name, summary)
+
+    with office.tide.database.session() as migration, ThreadPoolExecutor(1) as pool:
+        migration.run("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+        writing = pool.submit(write)
+        try:
+            done = failing(office, "run", ORDERS, "--wait", "--json")
+        finally:
+            over.set()
+            writing.result()
+    assert "55P03" in json.loads(done.stdout)["tried"][0]["failed"]
+    office.settle()
 
 
 def test_the_status_tells_of_ticks_queues_the_horizon_and_each_table(office: Office) -> None:
