@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -71,6 +72,11 @@ def main() -> None:
         sys.exit(_INTERRUPTED)
     except BrokenPipeError:
         _close_quietly()
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None and error.errno != errno.ENOSPC:
+            raise
+        typer.secho(f"tidelog: {error.filename or 'write'}: {error.strerror}", fg=typer.colors.RED, err=True)
         sys.exit(1)
 
 

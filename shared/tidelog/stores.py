@@ -180,6 +180,8 @@ def find_store(place: str, s3: Callable[[], S3Client]) -> Store:
         AccessDenied, StoreUnreachable: as they say.
     """
     bucket, _, prefix = place.removeprefix("s3://").partition("/")
+    if place.startswith("s3://") and not bucket:
+        raise InvalidSetting("open the lake", place, "it names no bucket", "Write s3://bucket or s3://bucket/prefix")
     store = Bucket(s3(), bucket, prefix) if place.startswith("s3://") else Folder(Path(place))
     if next(store.folders("ledger/"), None) is None:
         hint = "Name what holds data/ and ledger/: a folder that `tidelog local run --lake` has filled, or a bucket"

@@ -76,6 +76,8 @@ def test_what_is_no_lake_is_refused(tmp_path: Path, tide: Tide) -> None:
     for place in (str(tmp_path), str(tmp_path / "nowhere"), f"s3://{tide.lake.bucket}"):
         with pytest.raises(InvalidSetting, match=r"there is no ledger in it\. Name"):
             find_store(place, lambda: tide.lake.s3)
+    with pytest.raises(InvalidSetting, match=r"it names no bucket\. Write s3://bucket"):
+        find_store("s3://", lambda: tide.lake.s3)
 
 
 def test_a_folder_that_was_copied_from_a_bucket_tells_the_same(tide: Tide, tmp_path: Path) -> None:

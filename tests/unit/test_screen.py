@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,15 @@ try:
 finally:
     print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
 """
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_a_line(tmp_path: Path) -> None:
+    """A path through a file."""
+    tmp_path.joinpath("file").touch()
+    place = str(tmp_path / "file" / "lake")
+    command = [TIDELOG, "local", "run", "--lake", place, "--database", "postgresql://a@127.0.0.1:1/a"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, f"tidelog: {place}: Not a directory\n")
 
 
 @pytest.mark.parametrize(
