@@ -353,7 +353,9 @@ class Tide:
         known = summary.offset if summary else 0
         assert not any(event.segment for event in events[known:])
         if summary and known:
-            assert summary == replace(summarize(events[known - 1].state, self.now()), checked_at=summary.checked_at)
+            assert summary == replace(
+                summarize(events[known - 1].state, self.now()), checked_at=summary.checked_at, tally=summary.tally
+            )
         else:
             assert summary is None or summary.is_blank
 

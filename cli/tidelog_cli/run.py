@@ -59,7 +59,7 @@ def _some(stack: Stack, names: list[str]) -> tuple[list[str], list[dict[str, str
 def _tick(stack: Stack, *, wanted: bool) -> tuple[list[str], list[dict[str, str]], str]:
     """Have a tick run; return its tables, those that it refused, and the id of the request if one is wanted."""
     request = uuid.uuid4().hex if wanted else ""
-    tick = {"scheduled_time": datetime.now(UTC).isoformat(timespec="microseconds")}
+    tick = {"scheduled_time": datetime.now(UTC).isoformat(timespec="microseconds"), "all": True}
     answer = stack.ask(tick | ({"request": request} if request else {}))
     return answer["tables"], answer["refused"], request
 

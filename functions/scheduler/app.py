@@ -29,13 +29,14 @@ logger = Logger()
 def parts() -> tuple[SchedulerSettings, Scheduler]:
     """Build the parts once per process, when the first tick comes."""
     settings = read_scheduler_settings(os.environ)
-    return settings, build_scheduler(settings)
+    return settings, build_scheduler(settings, lambda why: logger.warning("every table is asked for", reason=why))
 
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  # noqa: ARG001 - Lambda passes both
     """Send the messages of a tick; return the tables, and what was left out and why.
 
+    A tick of the schedule leaves out idle tables. One without `scheduled_time`, of a request or with `all` does not.
     Invoked with an `ingest`, `backfill` or `sweep` request it checks that, sends it, and returns what it will take, or
     what is wrong with it; asked for the `horizon` it says who holds it. The second schedule asks for a sweep too, and
     has a failure tried again.
@@ -47,17 +48,22 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  #
         return answer(lambda: take_request(settings, scheduler, event))
     due = event.get("scheduled_time") or datetime.now(UTC).isoformat()
     logger.info("tick started", due=due)
+    configuration = scheduler.configurations.follow()
+    everything = "scheduled_time" not in event or bool(event.get("all") or event.get("request"))
+    outset = scheduler.idling.begin(configuration.version, everything=everything)
     tick = schedule(
         due,
         source=scheduler.source,
         queue=scheduler.queue,
         selection=settings.selection,
-        configuration=scheduler.configurations.follow(),
+        configuration=configuration,
         request=event.get("request", ""),
+        outset=outset,
     )
+    asked = scheduler.idling.end(outset, due, tick.tables)
     report_tick(tick, settings.stack)
     note_tick(scheduler, tick)
-    report_sight(scheduler.watching.look(tick.tables), settings.stack)
+    report_sight(scheduler.watching.look(tick.tables, outset.known, asked), settings.stack)
     return {**asdict(tick), "tables": [str(table) for table in tick.tables]}
 
 
@@ -135,6 +141,7 @@ def report_tick(tick: Tick, stack: str) -> None:
     logger.info(
         "tick done",
         tables=len(tick.tables),
+        unchanged=tick.unchanged,
         skipped=len(tick.skipped),
         refused=len(tick.refused),
         configuration=tick.configuration,
@@ -145,7 +152,8 @@ def report_tick(tick: Tick, stack: str) -> None:
 def note_tick(scheduler: Scheduler, tick: Tick) -> None:
     """Note that a tick was. The metric counts it all the same, so a failure of this is not one of the tick."""
     try:
-        scheduler.ticks.note(tick.due, len(tick.tables), len(tick.refused))
+        tables = len(tick.tables) + tick.unchanged
+        scheduler.ticks.note(tick.due, tables, len(tick.refused), tick.unchanged)
     except TidelogError as error:
         logger.warning("tick not noted", reason=error.what)
 

@@ -74,7 +74,9 @@ class Ingestion:
         self._now = parts.now
         self._altering = Altering(parts, tell)
 
-    def ingest(self, table: TableName, *, seconds: float, for_sweep: bool = False, noted: bool = False) -> Run:
+    def ingest(
+        self, table: TableName, *, seconds: float, for_sweep: bool = False, noted: bool = False, tally: str = ""
+    ) -> Run:
         """Ingest what is new in a table, or plan that it be read in chunks.
 
         Args:
@@ -83,6 +85,7 @@ class Ingestion:
             for_sweep: whether a sweep follows: a bounded window that has found nothing may have hidden something, so
                 that is an event too.
             noted: whether the summary says when this run was, also if nothing is new: somebody waits for it.
+            tally: of the table before the run was asked for; noted if all of that is read.
 
         Raises:
             TidelogError: why it could not be; nothing is visible of it, or all is.
@@ -91,7 +94,7 @@ class Ingestion:
         quiet: Moment | None = None
         for _ in range(_ATTEMPTS):
             try:
-                return self._run(table, deadline, quiet, for_sweep=for_sweep, noted=noted)
+                return self._run(table, deadline, quiet, for_sweep=for_sweep, noted=noted, tally=tally)
             except _NotQuietError as found:
                 quiet = found.since
                 self._source.pass_horizon(quiet.next, _QUIET_SECONDS)
@@ -99,7 +102,9 @@ class Ingestion:
                 continue  # An event came in between that changes what is to be done: begin again from the ledger.
         raise Conflict("ingest", table, f"other workers took the offset {_ATTEMPTS} times", "It is tried again")
 
-    def _run(self, table: TableName, deadline: float, quiet: Moment | None, *, for_sweep: bool, noted: bool) -> Run:
+    def _run(
+        self, table: TableName, deadline: float, quiet: Moment | None, *, for_sweep: bool, noted: bool, tally: str
+    ) -> Run:
         state, known = self._publisher.finish_last(table, seconds=deadline - time.monotonic())
         if self._dispatch.send_unsent(table, state, finished=state.offset) is not state:
             # Chunks may have been committed in between, and not be published.
@@ -113,12 +118,14 @@ class Ingestion:
                 segment = self._prepare(opened, base.state, plan, schema) if plan.rows else None
                 if segment:
                     uncommitted.callback(self._segments.abort, segment)
+            if not plan.whole or plan.snapshot.standby:  # A standby may not have what its primary has counted.
+                tally = ""
             if plan.leaves:
                 return self._plan(table, base, plan, schema)
             if segment is None:
                 state = self._advance(table, base, plan, for_sweep=for_sweep)
                 fresh = float("-inf") if noted else self._limits.fresh
-                self._parameters.project(table, state, base.known, self._now(), fresh=fresh)
+                self._parameters.project(table, state, base.known, self._now(), fresh=fresh, tally=tally)
                 return _outcome(table, "unchanged", state, plan)
             self._source.wait_until_durable(plan.snapshot)
             uncommitted.pop_all()  # From here on an event may need the upload, whatever is raised.
@@ -126,7 +133,8 @@ class Ingestion:
         if event is None:
             self._segments.abort(segment)
             return _outcome(table, "covered", base.state, plan)
-        self._publisher.publish(table, event, base.known, after=base.state, seconds=deadline - time.monotonic())
+        left = deadline - time.monotonic()
+        self._publisher.publish(table, event, base.known, after=base.state, seconds=left, tally=tally)
         return _outcome(table, "ingested" if base.state.horizon else "snapshotted", event.state, plan, segment)
 
     def _plan(self, table: TableName, base: _Base, plan: Plan, schema: str) -> Run:

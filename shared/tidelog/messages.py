@@ -57,6 +57,8 @@ class Ingest(_Message, frozen=True):
     """The version of the configuration that it is about, 0 where there is none; None leaves it to the worker."""
     request: str = ""
     """Id of the request of a person who may wait for it: the run then notes its time, also where nothing is new."""
+    tally: str = ""
+    """What the server had counted of the table when it was sent: a run that leaves nothing unread notes it."""
 
 
 class Backfill(_Message, frozen=True):
@@ -110,10 +112,18 @@ _EXAMPLES: Mapping[type[_Message], str] = {
 }
 
 
-def ingest(table: TableName, tick: str | None, configuration: int | None = None, *, request: str = "") -> Ingest:
+def ingest(
+    table: TableName, tick: str | None, configuration: int | None = None, *, request: str = "", tally: str = ""
+) -> Ingest:
     """Return the message that has one table ingested, for a tick or as a person asks."""
     return Ingest(
-        version=VERSION, type="ingest", table=str(table), tick=tick, configuration=configuration, request=request
+        version=VERSION,
+        type="ingest",
+        table=str(table),
+        tick=tick,
+        configuration=configuration,
+        request=request,
+        tally=tally,
     )
 
 
@@ -125,7 +135,7 @@ def sent_again(body: str) -> str:
         return body
     if not isinstance(message, Ingest) or message.configuration is None:
         return body
-    return encode(msgspec.structs.replace(message, configuration=None))
+    return encode(msgspec.structs.replace(message, configuration=None, tally=""))
 
 
 def sweep(table: TableName, *, tick: str = "", request: str = "") -> Sweep:

@@ -37,11 +37,13 @@ class Summary(msgspec.Struct, frozen=True):
     """Why the table may not be complete up to its last run; None where it is."""
     complete_at: str | None = None
     """Up to when it is complete, by the server's clock; None where that can't be said."""
+    tally: str = ""
+    """Of the table before a run that has left nothing unread; empty where none has, or a large read is under way."""
 
     @property
     def is_blank(self) -> bool:
-        """Whether the table is awaited and was never ingested."""
-        return self.checked_at is not None and self == Summary(checked_at=self.checked_at)
+        """Whether the table is awaited and nothing was ever ingested of it."""
+        return self.checked_at is not None and self == Summary(checked_at=self.checked_at, tally=self.tally)
 
     def age(self, now: datetime) -> float:
         """Return the seconds since `checked_at`; 0 where that is not known."""
@@ -150,7 +152,14 @@ class Parameters:
                     raise
 
     def project(
-        self, table: TableName, state: State, known: Summary | None, at: datetime, *, fresh: float = float("inf")
+        self,
+        table: TableName,
+        state: State,
+        known: Summary | None,
+        at: datetime,
+        *,
+        fresh: float = float("inf"),
+        tally: str = "",
     ) -> None:
         """Write the summary of a state, only ever forward.
 
@@ -160,9 +169,13 @@ class Parameters:
             known: the summary that was read before.
             at: the time.
             fresh: seconds for which a summary is good where the state is still the same.
+            tally: up to which all is read; where none is given, what was known stays if the state has read it.
         """
-        if known is None or known.offset < state.offset or (known.offset == state.offset and known.age(at) > fresh):
-            self.write(table, summarize(state, at))
+        tally = tally or (known.tally if known and state.leaves else "")
+        summary = msgspec.structs.replace(summarize(state, at), tally="" if state.plans else tally)
+        stale = known and known.offset == state.offset and (known.tally != summary.tally or known.age(at) > fresh)
+        if known is None or known.offset < state.offset or stale:
+            self.write(table, summary)
 
     def _name(self, table: TableName) -> str:
         return f"{self._prefix}/{_escape(table.schema)}/{_escape(table.name)}"

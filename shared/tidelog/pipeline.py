@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,9 +17,11 @@ from tidelog.configurations import Configurations
 from tidelog.credentials import read_credentials
 from tidelog.deadletters import DeadLetters, Failures
 from tidelog.events import SchemaChanged
+from tidelog.idling import Idling
 from tidelog.ledger import Ledger
 from tidelog.limits import Limits
 from tidelog.marks import Marks
+from tidelog.memory import Memory
 from tidelog.notices import Notices
 from tidelog.parameters import Parameters
 from tidelog.parts import Parts
@@ -64,6 +67,7 @@ class Scheduler:
     requests: Requests
     watching: Watching
     ticks: Ticks
+    idling: Idling
 
 
 def build_parts(settings: WorkerSettings, clients: Clients | None = None) -> Parts:
@@ -120,8 +124,13 @@ def build_worker(settings: WorkerSettings, warn: Tell) -> Worker:
     )
 
 
-def build_scheduler(settings: SchedulerSettings) -> Scheduler:
-    """Build what a tick is made with."""
+def build_scheduler(settings: SchedulerSettings, warn: Callable[[str], object]) -> Scheduler:
+    """Build what a tick is made with.
+
+    Args:
+        settings: what an operator has set.
+        warn: notes in the log why a tick asks for every table.
+    """
     aws = Clients()
     ssm, sqs = aws["ssm"], aws["sqs"]
     configurations = Configurations(ssm, settings.parameters)
@@ -143,8 +152,16 @@ def build_scheduler(settings: SchedulerSettings) -> Scheduler:
         chunk_bytes=settings.chunk_bytes,
         new_id=lambda: uuid.uuid4().hex,
     )
+    idling = Idling(
+        source=source,
+        parameters=parameters,
+        memory=Memory(aws["s3"], settings.bucket),
+        looks=settings.certain_look_ticks,
+        now=_now,
+        warn=warn,
+    )
     queue = WorkQueue(sqs, settings.work_queue_url)
-    return Scheduler(source, configurations, queue, requests, watching, Ticks(marks, _now))
+    return Scheduler(source, configurations, queue, requests, watching, Ticks(marks, _now), idling)
 
 
 def _build_source(aws: Clients, settings: DatabaseSettings, configurations: Configurations) -> Source:

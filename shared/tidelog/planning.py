@@ -80,6 +80,7 @@ class Plan:
         leaves: where it is too much for one run, the relations that chunks are cut of.
         restless: whether it is better planned once the transactions under way have ended: since when they are is not
             known, and so no bound in time for the rows that they leave.
+        whole: whether nothing that the snapshot sees is left to the next run, but for what bounds in time hide.
     """
 
     parts: tuple[Part, ...]
@@ -88,6 +89,7 @@ class Plan:
     snapshot: Snapshot
     leaves: tuple[PlannedLeaf, ...] = ()
     restless: bool = False
+    whole: bool = False
 
 
 def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Moment | None = None) -> Plan:
@@ -135,7 +137,8 @@ def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Moment |
     if not capped:  # What waits may be dated before the watermark, for as long as it waits.
         reading = changed(reading, next_bound=next_bound(state.bound, watermark, reading.began, limits.look_back))
     parts = tuple(Part(leaf, window) for (leaf, window), one in zip(windows, found, strict=True) if one.rows)
-    return Plan(parts, sum(one.rows for one in found), reading, snapshot)
+    whole = not capped and len(windows) == len(table.leaves)
+    return Plan(parts, sum(one.rows for one in found), reading, snapshot, whole=whole)
 
 
 def _of_columns(state: State, table: Table) -> State:

@@ -41,7 +41,7 @@ class Publisher:
         self._now = now
 
     def finish_last(
-        self, table: TableName, *, seconds: float, read_at: datetime | None = None
+        self, table: TableName, *, seconds: float, read_at: datetime | None = None, tally: str = ""
     ) -> tuple[State, Summary | None]:
         """Publish what is committed but may not be published yet.
 
@@ -52,6 +52,7 @@ class Publisher:
             table: the table.
             seconds: the time there is.
             read_at: when the table's window was read, where it just was.
+            tally: up to which all is read then.
 
         Returns:
             The state to go on from, up to whose offset all is published; and the summary as it was found.
@@ -62,12 +63,14 @@ class Publisher:
         """
         for _ in range(_ATTEMPTS):
             try:
-                return self._finish(table, seconds, read_at)
+                return self._finish(table, seconds, read_at, tally)
             except OffsetTakenError:
                 continue  # Somebody else has made a lost segment again, or there are newer events: look once more.
         raise Conflict("publish", table, f"other workers took the offset {_ATTEMPTS} times", "It is tried again")
 
-    def _finish(self, table: TableName, seconds: float, read_at: datetime | None) -> tuple[State, Summary | None]:
+    def _finish(
+        self, table: TableName, seconds: float, read_at: datetime | None, tally: str
+    ) -> tuple[State, Summary | None]:
         known = self._summary(table)
         head = self._ledger.head(table, known.offset if known else 0)
         if known and known.offset > (head.offset if head else 0):
@@ -83,10 +86,19 @@ class Publisher:
             event = self._ledger.read(table, event.offset - 1)
         if read_at is None:  # This may be a chunk's run: the table is no fresher than it was.
             read_at = datetime.fromisoformat(known.checked_at) if known and known.checked_at else self._now()
-        self._parameters.project(table, state, known, read_at)
+        self._parameters.project(table, state, known, read_at, tally=tally)
         return state, known
 
-    def publish(self, table: TableName, event: Event, known: Summary | None, *, after: State, seconds: float) -> None:
+    def publish(
+        self,
+        table: TableName,
+        event: Event,
+        known: Summary | None,
+        *,
+        after: State,
+        seconds: float,
+        tally: str = "",
+    ) -> None:
         """Publish the segment of the newest event and project the state, with what others have committed since.
 
         Args:
@@ -95,12 +107,13 @@ class Publisher:
             known: the summary as it was found.
             after: the state up to which all is published.
             seconds: the time there is.
+            tally: up to which all is read.
         """
         if event.offset != after.offset + 1:
-            self.finish_last(table, seconds=seconds, read_at=self._now())
+            self.finish_last(table, seconds=seconds, read_at=self._now(), tally=tally)
             return
         state = self._complete(table, event, event.state, event.finished, seconds)
-        self._parameters.project(table, state, known, self._now())
+        self._parameters.project(table, state, known, self._now(), tally=tally)
 
     def _summary(self, table: TableName) -> Summary | None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 from tidelog.errors import StoreUnreachable
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _BATCH = 10
 _ATTEMPTS = 3
+_FEW, _AT_ONCE = 4, 8
 
 
 class Depth(NamedTuple):
@@ -34,7 +36,7 @@ class WorkQueue:
         self._url = url
 
     def send(self, messages: Sequence[Message], *, salt: str = "") -> None:
-        """Send messages, in order.
+        """Send messages, those of a group in order; where there are many, several calls are under way at once.
 
         Args:
             messages: the messages.
@@ -43,12 +45,13 @@ class WorkQueue:
         Raises:
             StoreUnreachable: some were not taken even when they were sent again; the others are on the queue.
         """
-        failed = [
-            name
-            for start in range(0, len(messages), _BATCH)
-            for name in self._send_batch(messages[start : start + _BATCH], salt)
-        ]
-        if failed:
+        batches = [messages[start : start + _BATCH] for start in range(0, len(messages), _BATCH)]
+        if len(batches) <= _FEW or len({message.group for message in messages}) < len(messages):
+            answers = [self._send_batch(batch, salt) for batch in batches]
+        else:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                answers = list(pool.map(lambda batch: self._send_batch(batch, salt), batches))
+        if failed := [name for answer in answers for name in answer]:
             reason = f"SQS did not take {', '.join(failed)}"
             raise StoreUnreachable("send", "work messages", reason, "They are sent again")
 

@@ -36,11 +36,13 @@ class Comparison:
 
     @property
     def differs(self) -> bool:
-        """Whether it is to be written; when the table was read last makes no difference, as only a parameter knows."""
+        """Whether it is to be written; when the table was read last, and after what, makes none: no event says it."""
         known = self.kept.summary if self.kept else None
         if self.wanted is None:
             return self.kept is not None and not (known and known.is_blank)
-        return known is None or msgspec.structs.replace(known, checked_at=self.wanted.checked_at) != self.wanted
+        if known is None:
+            return True
+        return msgspec.structs.replace(known, checked_at=self.wanted.checked_at, tally=self.wanted.tally) != self.wanted
 
     @property
     def reason(self) -> str:

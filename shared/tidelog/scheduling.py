@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tidelog.configuration import Configuration
 from tidelog.errors import UnknownTable
+from tidelog.idling import Outset
 from tidelog.messages import ingest, sweep
 from tidelog.queues import WorkQueue
 from tidelog.selection import Left, Selection
@@ -24,6 +25,7 @@ class Tick:
         skipped: met by a pattern, but of a kind that can't be ingested.
         refused: asked for or configured by name, but not there; or of a kind that can't be ingested.
         configuration: the version that it went by, 0 where there is none.
+        unchanged: how many tables got no message, since nothing has changed in them.
     """
 
     due: str
@@ -31,6 +33,7 @@ class Tick:
     skipped: tuple[Left, ...]
     refused: tuple[Left, ...]
     configuration: int = 0
+    unchanged: int = 0
 
 
 def schedule(
@@ -41,8 +44,9 @@ def schedule(
     selection: Selection,
     configuration: Configuration | None = None,
     request: str = "",
+    outset: Outset | None = None,
 ) -> Tick:
-    """Send one message per table of the selection, with the version of the configuration that it is to be read by.
+    """Send one message per table of the selection that is not idle; it names the configuration to read the table by.
 
     Args:
         due: when the tick was due.
@@ -51,15 +55,21 @@ def schedule(
         selection: which tables are taken, where the configuration does not say.
         configuration: what else is configured.
         request: id of the request of a person who may wait for it; empty for the schedule.
+        outset: what is known of changes; None sends for every table.
 
     Raises:
         TidelogError: the database or the queue could not be reached; the tables already sent are ingested all the same.
     """
-    configuration, relations = configuration or Configuration(), source.relations()
-    selected = configuration.selection(selection).apply(relations)
-    queue.send([ingest(table, due, configuration.version, request=request) for table in selected.tables])
-    refused = (*selected.refused, *configuration.unmet(relations))
-    return Tick(due, selected.tables, selected.skipped, refused, configuration.version)
+    configuration, outset = configuration or Configuration(), outset or Outset(source.relations())
+    selected = configuration.selection(selection).apply(outset.relations)
+    stirred = tuple(table for table in selected.tables if not outset.is_idle(table))
+    tally = outset.tallies.get
+    queue.send(
+        [ingest(table, due, configuration.version, request=request, tally=tally(table, "")) for table in stirred]
+    )
+    refused = (*selected.refused, *configuration.unmet(outset.relations))
+    unchanged = len(selected.tables) - len(stirred)
+    return Tick(due, stirred, selected.skipped, refused, configuration.version, unchanged)
 
 
 def schedule_tables(

@@ -52,6 +52,9 @@ class SchedulerSettings:
     backfill_queue_url: str
     chunk_bytes: int
     """More than this is read in chunks."""
+    bucket: str
+    certain_look_ticks: int
+    """After so many ticks a table is asked for although nothing has changed in it; 1 for each tick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ def read_scheduler_settings(environment: Mapping[str, str]) -> SchedulerSettings
     value = _values(
         environment,
         *(*_SHARED, "WORK_QUEUE_URL", "BACKFILL_QUEUE_URL", "INCLUDE", "EXCLUDE", "HORIZON_SECONDS"),
+        *("BUCKET", "CERTAIN_LOOK_TICKS"),
     )
     return SchedulerSettings(
         stack=value["STACK"],
@@ -101,6 +105,8 @@ def read_scheduler_settings(environment: Mapping[str, str]) -> SchedulerSettings
         horizon_seconds=_number(value, "HORIZON_SECONDS"),
         backfill_queue_url=value["BACKFILL_QUEUE_URL"],
         chunk_bytes=_chunk_bytes(value),
+        bucket=value["BUCKET"],
+        certain_look_ticks=int(_number(value, "CERTAIN_LOOK_TICKS")),
     )
 
 

@@ -24,6 +24,7 @@ from tidelog.state import State
 from tidelog.stream import Gathering, Sink, pull
 from tidelog.tables import Leaf, Relation, Table, TableName
 from tidelog.tablesettings import TableSettings, configured
+from tidelog.tallies import Tallied, read_tallied, tallies_query
 from tidelog.windows import Database, Found, Snapshot, Window, at_or_above, widen
 
 _DURABLE_SECONDS = 30
@@ -184,6 +185,11 @@ class Source:
         """
         with self._guarded("list the tables of", "the database") as connection:
             return catalog.read_relations(_one(connection, catalog.relations_query()))
+
+    def tallied(self) -> Tallied:
+        """List them with what the server has counted of each; what it raises is what `relations` does."""
+        with self._guarded("list the tables of", "the database") as connection:
+            return read_tallied(_one(connection, tallies_query()))
 
     def horizon(self) -> Horizon:
         """Return the horizon as it is now, and who holds it.

@@ -276,6 +276,8 @@ class Relation(msgspec.Struct, frozen=True):
     name: str
     kind: str
     populated: bool = True
+    tally: str | None = None
+    """What the server has counted of it and of its partitions, where that was asked for (`tallies`)."""
 
     @property
     def table_name(self) -> TableName:

@@ -22,8 +22,11 @@ class LastTick(msgspec.Struct, frozen=True):
     at: str
     """When its messages were sent (ISO 8601, UTC)."""
     tables: int
+    """How many are ingested."""
     refused: int
     """How many were asked for by name and can't be ingested."""
+    unchanged: int = 0
+    """To how many of the tables nothing was sent, as nothing has changed in them."""
 
 
 class Ticks:
@@ -38,9 +41,9 @@ class Ticks:
         self._marks = marks
         self._now = now
 
-    def note(self, due: str, tables: int, refused: int) -> None:
+    def note(self, due: str, tables: int, refused: int, unchanged: int = 0) -> None:
         """Note that the messages of a tick were sent."""
-        tick = LastTick(due, self._now().isoformat(timespec="seconds"), tables, refused)
+        tick = LastTick(due, self._now().isoformat(timespec="seconds"), tables, refused, unchanged)
         self._marks.write(_MARK, msgspec.json.encode(tick).decode(), _ANY)
 
     def last(self) -> LastTick | None:

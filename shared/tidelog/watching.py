@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
+from math import inf
 
 import msgspec
 
@@ -13,12 +15,13 @@ from tidelog.errors import Retryable, TidelogError
 from tidelog.horizon import Horizon
 from tidelog.marks import Marks
 from tidelog.notices import Notices
-from tidelog.parameters import Parameters
+from tidelog.parameters import Parameters, Summary
 from tidelog.source import Source
 from tidelog.tables import TableName
 
 _MARK = "horizon"
 _NAMED = 20
+_AWAITED = 200
 _STALE_REMEDY = """\
 Look first at the dead letters (tidelog dead-letters list), then at the worker's log. If it only does not keep up, raise
 WorkConcurrency or WorkerMemory, or take fewer ticks. Nothing is lost: what is new is read once it runs again."""
@@ -92,13 +95,25 @@ class Watching:
         horizon = self._source.horizon()
         return horizon, self._held(horizon)
 
-    def look(self, tables: Collection[TableName]) -> Sight:
+    def look(
+        self,
+        tables: Collection[TableName],
+        known: Mapping[TableName, Summary] | None = None,
+        asked: Mapping[TableName, datetime] | None = None,
+    ) -> Sight:
         """Look at the tables and at the horizon; tell of what is wrong, at most once an hour.
+
+        Args:
+            tables: those that messages were sent for; in the others nothing is new, so they are fresh.
+            known: their summaries, where they were just read.
+            asked: since when each of them is asked for without a pause: nobody has waited for it any longer.
 
         Raises:
             TidelogError: the database or Parameter Store could not be reached.
         """
-        ages = self._ages(tables)
+        if known is None:
+            known = dict(self._parameters.read_all(lenient=True))
+        ages = self._ages(tables, known, asked or {})
         stale = tuple((table, age) for table, age in ages if age >= self._watch.stale_seconds)
         horizon, held = self.horizon()
         sight = Sight(
@@ -114,15 +129,19 @@ class Watching:
             self._tell("horizon", "a transaction holds the horizon", _horizon_text(held, horizon))
         return sight
 
-    def _ages(self, tables: Collection[TableName]) -> list[tuple[str, float]]:
+    def _ages(
+        self, tables: Collection[TableName], known: Mapping[TableName, Summary], asked: Mapping[TableName, datetime]
+    ) -> list[tuple[str, float]]:
         """Return for how long each table was not read, the longest first. One never seen is awaited from now on."""
         now = self._now()
-        known = dict(self._parameters.read_all(lenient=True))
-        ages = [(str(table), known[table].age(now)) for table in tables if table in known]
-        with suppress(Retryable):  # Parameter Store takes few writes a second: the rest at the next tick.
-            for table in tables:
-                if table not in known:
-                    self._parameters.expect(table, now)
+        ages = [
+            (str(table), min(known[table].age(now), (now - asked[table]).total_seconds() if table in asked else inf))
+            for table in tables
+            if table in known
+        ]
+        with suppress(Retryable):  # Parameter Store takes few writes a second: the rest at the next ticks.
+            for table in islice((table for table in tables if table not in known), _AWAITED):
+                self._parameters.expect(table, now)
         return sorted(ages, key=lambda each: -each[1])
 
     def _held(self, horizon: Horizon) -> float:

@@ -60,7 +60,8 @@ class Jobs:
         self._configurations.follow(work.configuration if isinstance(work, Ingest) else None)
         match work:
             case Ingest():
-                return self._ingestion.ingest(work.table_name, seconds=seconds, noted=bool(work.request))
+                noted = bool(work.request)
+                return self._ingestion.ingest(work.table_name, seconds=seconds, noted=noted, tally=work.tally)
             case Backfill():
                 return self._backfilling.plan(work, message, seconds=seconds)
             case Sweep():

@@ -50,7 +50,7 @@ class Stack:
         with self._lock:
             self._ticks += 1
             due = f"tick {self._ticks}"
-        return self.sandbox.invoke(self.sandbox.outputs["SchedulerFunction"], {"scheduled_time": due})
+        return self.sandbox.invoke(self.sandbox.outputs["SchedulerFunction"], {"scheduled_time": due, "all": True})
 
     def cool(self) -> None:
         """End the processes that wait for an invocation."""

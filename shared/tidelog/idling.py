@@ -1,0 +1,139 @@
+"""Which tables are idle: nothing has changed in them since a run that has left nothing unread.
+
+A message carries the tally that its table had when the tick asked the server. The run that it leads to begins later, so
+it sees all that was counted, and if it leaves nothing of that unread it notes the tally in the table's summary. As long
+as the table has it, there is nothing new to read, and no message is sent. All else that may happen, a failed run, a
+message that is lost, a plan under way, another scheduler, leaves a tally that is not the table's, so it is asked for
+again. Nothing but that comparison decides; what a tick remembers of the one before is its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
+
+from tidelog.errors import Permanent, TidelogError
+from tidelog.memory import VERSION, Memory, Remembered
+from tidelog.parameters import Parameters, Summary
+from tidelog.source import Source
+from tidelog.tables import Relation, TableName
+from tidelog.tallies import Tallied
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Outset:
+    """What is known when a tick begins.
+
+    Attributes:
+        relations: what there is in the database.
+        tallies: of its tables; nothing where the server counts nothing, or nobody goes by it.
+        known: the tables' summaries; None where they were not, or could not be read.
+        before: what the last tick has left; None where there is nothing.
+        everything: whether a message is sent for every table, whatever is known of it.
+    """
+
+    relations: Sequence[Relation]
+    tallies: Mapping[TableName, str] = field(default_factory=dict)
+    known: Mapping[TableName, Summary] | None = None
+    before: Remembered | None = None
+    everything: bool = True
+
+    def is_idle(self, table: TableName) -> bool:
+        """Say whether a table needs no message."""
+        if self.everything or not self.known or table not in self.known:
+            return False
+        return table in self.tallies and self.known[table].tally == self.tallies[table]
+
+
+class Idling:
+    """Finds out before a tick which tables are idle, and remembers it for the next one.
+
+    Args:
+        source: the database.
+        parameters: up to which tally each table is read.
+        memory: what the last tick has left.
+        looks: after so many ticks a table is asked for although it is idle; with 1 nobody looks for idle ones.
+        now: the clock, with a zone.
+        warn: is told why a tick asks for every table although it should not have to.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        parameters: Parameters,
+        memory: Memory,
+        looks: int,
+        now: Callable[[], datetime],
+        warn: Callable[[str], object],
+    ) -> None:
+        self._source = source
+        self._parameters = parameters
+        self._memory = memory
+        self._looks = looks
+        self._now = now
+        self._warn = warn
+
+    def begin(self, configuration: int, *, everything: bool = False) -> Outset:
+        """Look at the database, once, and at what is known of its tables.
+
+        What can't be read of the latter leads to a message for every table, and to no error.
+
+        Args:
+            configuration: the version that tables are read by.
+            everything: whether a message is sent for every table, also for idle ones.
+
+        Raises:
+            TidelogError: the database could not be reached.
+        """
+        if self._looks <= 1:
+            return Outset(self._source.relations())
+        tallied = self._tallied()
+        before, known = self._or_none(self._memory.read), self._or_none(self._summaries)
+        number = before.number + 1 if before else 0
+        return Outset(
+            tallied.relations,
+            tallied.tallies(number, self._looks, configuration),
+            known,
+            before,
+            everything or before is None,
+        )
+
+    def end(self, outset: Outset, due: str, tables: Sequence[TableName]) -> Mapping[TableName, datetime]:
+        """Remember a tick whose messages were sent; return since when each table is asked for, where that is known.
+
+        Raises:
+            StoreUnreachable, AccessDenied: it could not be remembered. If ticks went on with that number, the turn of
+                some idle tables would never come.
+        """
+        if self._looks <= 1:
+            return {}
+        now = self._now()
+        number = outset.before.number + 1 if outset.before else 0
+        before = outset.before.asked if outset.before else {}
+        asked = {table: before.get(str(table), now) for table in tables}
+        remembered = {str(table): since for table, since in asked.items()}
+        self._memory.write(Remembered(VERSION, number, due, now, remembered))
+        return asked if outset.before else {}
+
+    def _tallied(self) -> Tallied:
+        """Ask the server what it has counted; one that does not say is asked for its relations alone."""
+        try:
+            return self._source.tallied()
+        except Permanent as error:
+            self._warn(f"{error}")
+            return Tallied(None, self._source.relations())
+
+    def _summaries(self) -> dict[TableName, Summary]:
+        return dict(self._parameters.read_all(lenient=True))
+
+    def _or_none(self, read: Callable[[], _T]) -> _T | None:
+        try:
+            return read()
+        except TidelogError as error:
+            self._warn(f"{error}")
+            return None
