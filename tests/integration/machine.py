@@ -16,7 +16,8 @@ from pg8000.exceptions import DatabaseError, InterfaceError
 
 from tests.conftest import Aws, make_lake
 from tests.faults import STEPS, KilledError, Process
-from tests.tide import SECONDS, Database, Server, Tide, connect
+from tests.ticking import Ticking
+from tests.tide import SECONDS, Database, Server, Tide, connect, wait_for
 from tidelog.chunking import Chunking
 from tidelog.errors import NotIngestible, Retryable, UnknownTable
 from tidelog.events import Event, Ingested, SchemaChanged, TimelineStarted
@@ -24,6 +25,7 @@ from tidelog.letters import Received
 from tidelog.limits import Limits
 from tidelog.messages import Message, ReadChunk, Sweep, decode
 from tidelog.plans import ChunksDropped, Planned
+from tidelog.selection import Selection
 from tidelog.tables import TableName
 from tidelog_sandbox.postgres import Postgres
 
@@ -104,6 +106,7 @@ class Machine(RuleBasedStateMachine):
         self._open: set[int] = set()
         self._waiting: list[Message] = []
         self._rewrites = 0
+        self.ticking = Ticking(self.tide, selection=Selection(TABLES))
         self.tide.run(*SCHEMA)
 
     @initialize(rows=st.integers(0, 40))
@@ -168,6 +171,32 @@ class Machine(RuleBasedStateMachine):
         """A table's run, by a worker that may be killed."""
         self._work(decode(f'{{"version":1,"type":"ingest","table":"{table}"}}'), dies)
 
+    @rule(dies=DEATHS)
+    def schedule(self, dies: tuple[str, Any] | None) -> None:
+        """A tick of the schedule, which leaves out what has not changed; the first of its workers may be killed."""
+        for message in self.ticking.tick():
+            self._work(message, dies)
+            dies = None
+
+    @rule()
+    def lose(self) -> None:
+        """A tick of which no message is ever worked off."""
+        self.ticking.tick()
+
+    @rule(how=st.sampled_from(["pg_stat_reset()", "pg_stat_force_next_flush()", "pg_stat_reset_shared('archiver')"]))
+    def count(self, how: str) -> None:
+        """Statistics begin anew, or are written down now and not later."""
+        with suppress(*DOWN):
+            self.tide.run(f"SELECT {how}")
+
+    @rule()
+    def prove(self) -> None:
+        """Once all that has ended is counted, there is nothing new in what a tick leaves out."""
+        for number in self._sessions.keys() - self._open:
+            with suppress(*DOWN):
+                self._sessions[number].run("SELECT pg_stat_force_next_flush()")
+        self._prove()
+
     @rule(
         table=st.sampled_from(TABLES),
         dies=DEATHS,
@@ -228,6 +257,7 @@ class Machine(RuleBasedStateMachine):
                 ):
                     with suppress(DatabaseError):  # It is there, or was altered otherwise than the table.
                         self.tide.run(f"{statement} FOR VALUES IN ({n})")
+            self._come_to_rest()
             for table in TABLES:
                 self._settle(table)
                 self._compare(table)
@@ -242,6 +272,28 @@ class Machine(RuleBasedStateMachine):
                 session.close()
         self._sessions.clear()
         self._open.clear()
+
+    def _come_to_rest(self) -> None:
+        """Nothing changes any more: after a few ticks none sends a message, and nothing is left unread."""
+        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        self.tide.source.close()
+        wait_for(lambda: not self.tide.database.one(others))
+        for _ in range(9):
+            waiting, self._waiting = self._waiting, []
+            if not (messages := self._prove()) and not waiting:
+                return
+            for message in [*waiting, *messages]:
+                self._work(message, None)
+        raise AssertionError("ticks find no rest")
+
+    def _prove(self) -> list[Message]:
+        """Run a tick after all is counted; of the tables that it leaves out nothing is new. Return its messages."""
+        self.tide.run("SELECT pg_stat_force_next_flush()")
+        messages = self.ticking.tick()
+        for table in set(TABLES) - {message.table for message in messages}:
+            hidden = self.tide.state(table).unswept  # It is for the sweeps; another bound may show it
+            assert self.tide.ingest(table, limits=LIMITS).outcome == "unchanged" or hidden
+        return list(messages)
 
     def _settle(self, table: str) -> None:
         """Read all that is there."""
