@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tidelog.failures import store_errors
 from tidelog.history import History
-from tidelog_cli.costs import HOURS, Activity, Item, Setup, assumptions, bill, not_counted
+from tidelog_cli.costs import HOURS, LOOKS, Activity, Item, Setup, assumptions, bill, not_counted
 from tidelog_cli.growth import WINDOW, growth_of
 from tidelog_cli.output import aligned, console, duration, live_count
 from tidelog_cli.place import AnyLake, AnyStack, find_place
@@ -34,7 +34,7 @@ def cost(
         str | None, typer.Option(help="When a tick starts. Default: the stack's schedule, or rate(5 minutes).")
     ] = None,
     busy: Annotated[
-        float, typer.Option(min=0, max=100, help="Without a lake: percent of the runs that find new rows.")
+        float, typer.Option(min=0, max=100, help="Without a lake: percent of tables with new rows at a tick.")
     ] = 25,
     gigabytes: Annotated[
         float, typer.Option(min=0, help="Without a lake: gigabytes that are written a month, compressed.")
@@ -57,9 +57,10 @@ def cost(
         tables=known.activity.tables if tables is None else tables,
         ticks=_a_month(schedule or given.get("Schedule", _SCHEDULE)),
         sweeps=_a_month(given.get("SweepSchedule", _SWEEPS)),
+        looks=int(given.get("CertainLookTicks", LOOKS)),
     )
     if known.share is not None:
-        activity = replace(activity, segments=activity.runs * known.share)
+        activity = replace(activity, segments=activity.tables * activity.ticks * known.share)
     setup = Setup(
         **{
             name: int(given[parameter])
@@ -93,7 +94,7 @@ def cost(
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known of a stack or a lake; `share` of the runs write a segment, where the lake does not tell."""
+    """What is known of a stack or a lake; `share` of the tables are written at a tick, where the lake does not tell."""
 
     activity: Activity
     notes: tuple[str, ...]
@@ -103,7 +104,8 @@ class _Known:
 
 
 def _guessed(busy: float, gigabytes: float) -> _Known:
-    note = f"{busy:g} % of the runs find new rows, {gigabytes:g} GB a month: --busy and --gigabytes say otherwise"
+    note = f"{busy:g} % of the tables have new rows at a tick, {gigabytes:g} GB a month"
+    note += ": --busy and --gigabytes say otherwise"
     return _Known(Activity(0, 0, 0, 0, gigabytes * 1e9), (note,), share=busy / 100)
 
 

@@ -14,6 +14,7 @@ GB = 1e9
 # What template.yaml makes: a test counts.
 ALARMS, METRICS, DASHBOARDS, MAPPINGS = 9, 8, 1, 2
 SCHEDULER_MEMORY = 256
+LOOKS = 12
 
 # Counted and measured on a deployed template.
 _LISTS, _READS, _WRITES = (
@@ -40,6 +41,7 @@ class Activity:
         tables: how many there are.
         ticks: how many.
         sweeps: how many; each is a run of every table.
+        looks: after so many ticks a table is read although nothing has changed in it.
         segments: how many are written.
         bytes: that are written to data/, compressed.
         stored: bytes in data/ by now.
@@ -57,11 +59,13 @@ class Activity:
     events: float = 0
     run_seconds: float | None = None
     tick_seconds: float | None = None
+    looks: int = LOOKS
 
     @property
     def runs(self) -> float:
-        """Runs of tables, at ticks and for sweeps."""
-        return self.tables * (self.ticks + self.sweeps)
+        """Runs of tables: for their changes, each of which is taken for a segment, certain looks, and for sweeps."""
+        stirred = min(self.tables * self.ticks, self.tables * self.ticks / self.looks + self.segments)
+        return stirred + self.tables * self.sweeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,9 @@ def bill(activity: Activity, setup: Setup, prices: Prices) -> tuple[Item, ...]:
     tick_seconds = starts * (_TICK_SECONDS if activity.tick_seconds is None else activity.tick_seconds)
     parts = activity.segments + activity.bytes // PART_BYTES
     polls = MAPPINGS * POLLERS * HOURS * 3600 / POLL_SECONDS
-    messages = starts * ceil(activity.tables / _BATCH) + 2 * activity.runs  # sent in batches; received, deleted
+    batches = min(activity.runs, starts * ceil(activity.tables / _BATCH))
+    messages = batches + 2 * activity.runs  # sent in batches, which may not be full; received, deleted
+    remembered = activity.ticks if activity.looks > 1 else 0  # what a tick reads of the one before, and writes
     logged = (activity.runs * _LOG_BYTES_OF_RUN + starts * _LOG_BYTES_OF_TICK) / GB
     kept = (activity.stored + activity.events * _EVENT_BYTES) / GB
     time = worker_seconds(activity, setup) * setup.memory / 1024
@@ -126,8 +132,8 @@ def bill(activity: Activity, setup: Setup, prices: Prices) -> tuple[Item, ...]:
         Item("SQS", "waiting for messages", polls, prices.sqs_fifo_request * million, million, "million"),
         Item("SQS", "messages", messages, prices.sqs_fifo_request * million, million, "million"),
         Item("S3", "LIST", activity.runs * _LISTS, prices.s3_write * 1e3, 1e3, "thousand"),
-        Item("S3", "GET", activity.runs * _READS, prices.s3_read * 1e3, 1e3, "thousand"),
-        Item("S3", "PUT", activity.segments * _WRITES + parts, prices.s3_write * 1e3, 1e3, "thousand"),
+        Item("S3", "GET", activity.runs * _READS + remembered, prices.s3_read * 1e3, 1e3, "thousand"),
+        Item("S3", "PUT", activity.segments * _WRITES + parts + remembered, prices.s3_write * 1e3, 1e3, "thousand"),
         Item("S3", "storage, GB", kept, prices.s3_gb_month, 1, "GB"),
         Item("Parameter Store", "standard parameters and calls", activity.runs + activity.segments + starts, 0.0),
         Item("CloudWatch", "logs written, GB", logged, prices.logs_gb, 1, "GB"),
@@ -150,8 +156,12 @@ def assumptions(activity: Activity, setup: Setup) -> tuple[str, ...]:
             f"a run takes {activity.run_seconds:.2f} s of a worker with {setup.memory} MiB, as CloudWatch has measured"
         )
     lines = f"a run logs {_LOG_BYTES_OF_RUN / 1e3:.1f} KB and a tick {_LOG_BYTES_OF_TICK / 1e3:.1f} KB"
+    told = "every table is read at every tick"
+    if activity.looks > 1:
+        told = f"a tick reads tables that have changed, and each after {activity.looks} ticks (CertainLookTicks)"
     return (
         f"{activity.tables:,} tables, {activity.ticks:,.0f} ticks and {activity.sweeps:,.0f} sweeps a month",
+        f"{told}: {activity.runs:,.0f} runs; a change is taken for a segment",
         f"{activity.segments:,.0f} segments a month, {activity.bytes / GB:,.2f} GB in all",
         run,
         f"{POLLERS} pollers wait for messages of each of the {MAPPINGS} queues, {POLL_SECONDS} s at a time",

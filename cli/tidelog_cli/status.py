@@ -114,7 +114,9 @@ def _lines(overview: Overview, stack: str, stale: float) -> Iterator[Text]:
     tick, unknown = overview.tick, overview.unknown
     if tick:
         age = _seconds(tick.at, overview.at)
-        words = f"{duration(age)} ago, of {tick.tables} tables" + (f"; {tick.refused} refused" * bool(tick.refused))
+        idle = f", {tick.unchanged:,} of them unchanged" * bool(tick.unchanged)
+        refused = f"; {tick.refused} refused" * bool(tick.refused)
+        words = f"{duration(age)} ago, of {tick.tables:,} tables{idle}" + refused
         yield _line("last tick", words, bad=age >= stale or tick.refused > 0)
     else:
         yield _unknown("last tick", unknown["tick"]) if "tick" in unknown else _line("last tick", "none yet", bad=True)
@@ -163,7 +165,7 @@ def _row(standing: Standing, now: datetime) -> tuple[str, ...]:
         standing.strategy,
         f"{state.sequential_id:,}",
         _time(state.timestamp, now),
-        _time(standing.fresh, now),
+        _time(standing.seen or standing.fresh, now),
         _time(standing.complete, now) or _NOT_YET[standing.lacks],
         f"{standing.rows:,}",
         size(standing.bytes),
@@ -235,7 +237,7 @@ def _table(standing: Standing) -> dict[str, Any]:
         "timeline": state.timeline,
         "sequential_id": state.sequential_id,
         "timestamp": state.timestamp,
-        "fresh_as_of": standing.fresh,
+        "fresh_as_of": standing.seen or standing.fresh,
         "complete_at": standing.complete,
         "lacks": standing.lacks,
         "rows": state.rows,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -14,10 +15,11 @@ from tidelog.errors import TidelogError
 from tidelog.history import History
 from tidelog.letters import Failure
 from tidelog.marks import Marks
+from tidelog.memory import KEY, Remembered, read_remembered
 from tidelog.parameters import Kept, Parameters
 from tidelog.plans import OpenPlan
 from tidelog.state import Lack, State
-from tidelog.stores import Store
+from tidelog.stores import NoSuchObjectError, Store
 from tidelog.tables import TableName
 from tidelog.ticks import LastTick, Ticks
 from tidelog_cli.queues import QUEUES, QueueDepth, Queues
@@ -39,6 +41,7 @@ class Standing:
         table: the table.
         state: as of the newest event; that before the first one where there is none.
         fresh: when it was last read with success (ISO 8601), as far as that is known.
+        seen: the same, or when the database had counted no change of it since, whichever is later.
         rows: lines written within the last day.
         bytes: what they take in the lake.
         failure: the last one within the last day.
@@ -49,6 +52,7 @@ class Standing:
     table: TableName
     state: State = field(default_factory=State)
     fresh: str | None = None
+    seen: str | None = None
     rows: int = 0
     bytes: int = 0
     failure: Failure | None = None
@@ -131,6 +135,8 @@ class Survey:
                 noted = failures.result()
             except TidelogError as error:
                 noted, overview = [], replace(overview, unknown={**overview.unknown, "failures": str(error)})
+        if self._office and (tick := last_tick(self._store)):
+            standing = [replace(each, seen=tick.fresh(each.table, each.fresh)) for each in standing]
         return replace(overview, tables=tuple(_failed(each, noted, letters) for each in standing))
 
     def _standing(self, table: TableName, kept: Kept | None, now: datetime) -> Standing:
@@ -162,6 +168,13 @@ class Survey:
             bytes=head.state.bytes - size,
             fault=fault,
         )
+
+
+def last_tick(store: Store) -> Remembered | None:
+    """Return what the last tick has left, which says what was idle then; None where that can't be read."""
+    with suppress(TidelogError, NoSuchObjectError):
+        return read_remembered(store.read(KEY))
+    return None
 
 
 class _Lasting:

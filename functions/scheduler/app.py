@@ -60,11 +60,11 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  #
         request=event.get("request", ""),
         outset=outset,
     )
-    asked = scheduler.idling.end(outset, due, tick.tables)
+    asked = scheduler.idling.end(outset, due, tick.tables, tick.unchanged)
     report_tick(tick, settings.stack)
     note_tick(scheduler, tick)
     report_sight(scheduler.watching.look(tick.tables, outset.known, asked), settings.stack)
-    return {**asdict(tick), "tables": [str(table) for table in tick.tables]}
+    return {**asdict(tick), "tables": [str(table) for table in tick.tables], "unchanged": len(tick.unchanged)}
 
 
 def take_request(settings: SchedulerSettings, scheduler: Scheduler, event: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def report_tick(tick: Tick, stack: str) -> None:
     logger.info(
         "tick done",
         tables=len(tick.tables),
-        unchanged=tick.unchanged,
+        unchanged=len(tick.unchanged),
         skipped=len(tick.skipped),
         refused=len(tick.refused),
         configuration=tick.configuration,
@@ -152,8 +152,8 @@ def report_tick(tick: Tick, stack: str) -> None:
 def note_tick(scheduler: Scheduler, tick: Tick) -> None:
     """Note that a tick was. The metric counts it all the same, so a failure of this is not one of the tick."""
     try:
-        tables = len(tick.tables) + tick.unchanged
-        scheduler.ticks.note(tick.due, tables, len(tick.refused), tick.unchanged)
+        tables, unchanged = len(tick.tables), len(tick.unchanged)
+        scheduler.ticks.note(tick.due, tables + unchanged, len(tick.refused), unchanged)
     except TidelogError as error:
         logger.warning("tick not noted", reason=error.what)
 

@@ -103,7 +103,9 @@ class Idling:
             everything or before is None,
         )
 
-    def end(self, outset: Outset, due: str, tables: Sequence[TableName]) -> Mapping[TableName, datetime]:
+    def end(
+        self, outset: Outset, due: str, tables: Sequence[TableName], idle: Sequence[TableName]
+    ) -> Mapping[TableName, datetime]:
         """Remember a tick whose messages were sent; return since when each table is asked for, where that is known.
 
         Raises:
@@ -117,7 +119,7 @@ class Idling:
         before = outset.before.asked if outset.before else {}
         asked = {table: before.get(str(table), now) for table in tables}
         remembered = {str(table): since for table, since in asked.items()}
-        self._memory.write(Remembered(VERSION, number, due, now, remembered))
+        self._memory.write(Remembered(VERSION, number, due, now, remembered, tuple(map(str, idle))))
         return asked if outset.before else {}
 
     def _tallied(self) -> Tallied:

@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from tidelog.errors import UnreadableData
 from tidelog.failures import error_code, store_errors
+from tidelog.tables import TableName
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -34,6 +35,14 @@ class Remembered(msgspec.Struct, frozen=True):
     """When its messages were sent."""
     asked: dict[str, datetime]
     """The tables that messages were sent for; since when that is so without a tick at which they were idle."""
+    idle: tuple[str, ...]
+    """The others."""
+
+    def fresh(self, table: TableName, read: str | None) -> str | None:
+        """Return as of when a table is fresh that was read at some time (ISO 8601): as of the tick if it was idle."""
+        if str(table) not in self.idle or (read and datetime.fromisoformat(read) > self.at):
+            return read
+        return self.at.isoformat(timespec="milliseconds")
 
 
 class Memory:

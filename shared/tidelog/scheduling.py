@@ -25,7 +25,7 @@ class Tick:
         skipped: met by a pattern, but of a kind that can't be ingested.
         refused: asked for or configured by name, but not there; or of a kind that can't be ingested.
         configuration: the version that it went by, 0 where there is none.
-        unchanged: how many tables got no message, since nothing has changed in them.
+        unchanged: the other tables: nothing has changed in them, so no message was sent.
     """
 
     due: str
@@ -33,7 +33,7 @@ class Tick:
     skipped: tuple[Left, ...]
     refused: tuple[Left, ...]
     configuration: int = 0
-    unchanged: int = 0
+    unchanged: tuple[TableName, ...] = ()
 
 
 def schedule(
@@ -62,14 +62,12 @@ def schedule(
     """
     configuration, outset = configuration or Configuration(), outset or Outset(source.relations())
     selected = configuration.selection(selection).apply(outset.relations)
+    version, tally = configuration.version, outset.tallies.get
+    idle = tuple(table for table in selected.tables if outset.is_idle(table))
     stirred = tuple(table for table in selected.tables if not outset.is_idle(table))
-    tally = outset.tallies.get
-    queue.send(
-        [ingest(table, due, configuration.version, request=request, tally=tally(table, "")) for table in stirred]
-    )
+    queue.send([ingest(table, due, version, request=request, tally=tally(table, "")) for table in stirred])
     refused = (*selected.refused, *configuration.unmet(outset.relations))
-    unchanged = len(selected.tables) - len(stirred)
-    return Tick(due, stirred, selected.skipped, refused, configuration.version, unchanged)
+    return Tick(due, stirred, selected.skipped, refused, version, idle)
 
 
 def schedule_tables(

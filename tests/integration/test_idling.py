@@ -267,7 +267,7 @@ def test_who_asks_for_everything_gets_it(ticking: Ticking) -> None:
     ticking.looks = 1
     outset = ticking.begin()
     assert (dict(outset.tallies), outset.known, outset.before) == ({}, None, None)
-    assert ticking.end(outset).unchanged == 0
+    assert ticking.end(outset).unchanged == ()
     assert not any(message.tally for message in ticking.queue.take() if isinstance(message, Ingest))
     assert {table: kept.version for table, kept in ticking.tide.parameters.all_kept()} == versions
 
@@ -281,8 +281,8 @@ def test_a_tick_without_memory_asks_for_every_table(ticking: Ticking) -> None:
         (lambda: s3.put_object(Bucket=bucket, Key=KEY, Body=b""), True),
         (lambda: s3.put_object(Bucket=bucket, Key=KEY, Body=b"\x1f\x8b\x08"), True),
         (lambda: s3.put_object(Bucket=bucket, Key=KEY, Body=b"[]"), True),
-        (lambda: memory.write(Remembered(0, 7, "", now, {})), True),
-        (lambda: memory.write(Remembered(1, 7, "", now.replace(tzinfo=None), {})), True),
+        (lambda: memory.write(Remembered(0, 7, "", now, {}, ())), True),
+        (lambda: memory.write(Remembered(1, 7, "", now.replace(tzinfo=None), {}, ())), True),
     ):
         ticking.warnings.clear()
         damage()
@@ -292,6 +292,7 @@ def test_a_tick_without_memory_asks_for_every_table(ticking: Ticking) -> None:
         remembered = memory.read()
         assert remembered
         assert (remembered.number, remembered.asked) == (1, {})
+        assert {name.removeprefix("public.") for name in remembered.idle} == ALL
 
 
 def test_what_can_not_be_asked_leads_to_more_messages_and_to_no_error(ticking: Ticking, role: str) -> None:

@@ -51,7 +51,7 @@ class Stack:
 
     def tick(self, due: str) -> None:
         """Run a tick; its messages are worked off in the background."""
-        scheduled = self.sandbox.invoke(self.sandbox.outputs["SchedulerFunction"], {"scheduled_time": due})
+        scheduled = self.sandbox.invoke(self.sandbox.outputs["SchedulerFunction"], {"scheduled_time": due, "all": True})
         assert scheduled.succeeded, scheduled
 
     def wait(self, condition: Callable[[], object]) -> None:

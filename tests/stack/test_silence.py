@@ -29,6 +29,7 @@ PARAMETERS = {
     "LockSeconds": "60",
     "StaleSeconds": "180",
     "HorizonSeconds": "60",
+    "CertainLookTicks": "1",
 }
 MINUTE = 0.5
 SECONDS = 30

@@ -15,6 +15,7 @@ import pytest
 from aws_lambda_powertools.shared import constants as powertools
 
 from tidelog.errors import InvalidSetting
+from tidelog.memory import KEY
 from tidelog.settings import read_scheduler_settings, read_worker_settings
 from tidelog_sandbox.deployment import translate
 
@@ -241,8 +242,9 @@ def test_the_lake_is_kept_private_and_clean(template: dict[str, Any], resources:
     )
     assert lake["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
     assert lake["NotificationConfiguration"]["EventBridgeConfiguration"] == {"EventBridgeEnabled": True}
-    uploads, failures = lake["LifecycleConfiguration"]["Rules"]
-    assert uploads["Status"] == failures["Status"] == "Enabled"
+    uploads, failures, ticks = lake["LifecycleConfiguration"]["Rules"]
+    assert uploads["Status"] == failures["Status"] == ticks["Status"] == "Enabled"
+    assert (ticks["Prefix"], "ExpirationInDays" in ticks) == ("ticks/", False)
     assert uploads["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
     assert not [key for key in uploads if "Expiration" in key or "Transition" in key]
     # Only notes on failed messages expire, and not before the message they are about.
@@ -370,7 +372,7 @@ def test_roles_are_the_templates_own_and_allow_no_more_than_they_name(
     ("role", "services"),
     [
         ("ScheduleRole", {"lambda", "sqs"}),
-        ("SchedulerRole", {"sqs", "sns", "ssm", "secretsmanager", "logs"}),
+        ("SchedulerRole", {"sqs", "sns", "s3", "ssm", "secretsmanager", "logs"}),
         ("WorkerRole", {"sqs", "sns", "s3", "ssm", "secretsmanager", "logs"}),
     ],
 )
@@ -382,6 +384,13 @@ def test_a_role_reaches_only_the_services_that_its_function_calls(
 
     assert {action.partition(":")[0] for action in actions} - {"ec2"} == services
     assert not [action for action in actions if "Delete" in action and not action.startswith(("sqs:", "ec2:"))]
+
+
+def test_the_scheduler_reaches_one_object_of_the_lake(resources: dict[str, Any]) -> None:
+    """What ticks leave to each other: read and written, and that alone."""
+    [ticks] = [each for each in statements(resources["SchedulerRole"]) if each["Action"][0].startswith("s3:")]
+    assert ticks["Action"] == ["s3:GetObject", "s3:PutObject"]
+    assert ticks["Resource"] == [{"Fn::Sub": f"${{Lake.Arn}}/{KEY}"}]
 
 
 @pytest.mark.parametrize("role", ["SchedulerRole", "WorkerRole"])

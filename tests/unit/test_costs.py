@@ -49,12 +49,13 @@ def test_a_stack_without_tables_costs_what_is_there_all_the_time() -> None:
 
 
 def test_each_thing_that_a_stack_does_has_its_price() -> None:
-    """By hand, of 879,000 runs."""
-    runs = 100 * 8790
+    """By hand: a certain look at each of a hundred tables after twelve ticks, a run for each change, and sweeps."""
+    runs = 100 * 8760 / 12 + 200_000 + 100 * 30
     assert BUSY.runs == runs
+    assert replace(BUSY, looks=1).runs == replace(BUSY, segments=10**9).runs == 100 * 8790
     assert dollars(BUSY, what="runs of workers") == pytest.approx(runs * 0.2 / 1e6)
     assert dollars(BUSY, what="S3 LIST") == pytest.approx(runs * 0.005 / 1e3)
-    assert dollars(BUSY, what="S3 PUT") == pytest.approx((200_000 * 4 + 50e9 // 2**23) * 0.005 / 1e3)
+    assert dollars(BUSY, what="S3 PUT") == pytest.approx((200_000 * 4 + 50e9 // 2**23 + 8760) * 0.005 / 1e3)
     assert dollars(BUSY, what="storage") == pytest.approx((1000 + 2.4) * 0.023)
     assert dollars(BUSY, what="SQS messages") == pytest.approx((8790 * 10 + 2 * runs) * 0.5 / 1e6)
     measured = replace(BUSY, run_seconds=2.0)
@@ -83,7 +84,8 @@ def test_what_is_always_there_is_what_the_template_makes() -> None:
     assert f"MemorySize: {costs.SCHEDULER_MEMORY}" in TEMPLATE
     emitted = {name for path in FUNCTIONS for name in re.findall(r'\("(\w+)", MetricUnit', path.read_text("utf-8"))}
     assert len(emitted) == costs.METRICS
-    for name, default in (("WorkerMemory", Setup().memory), ("WorkConcurrency", Setup().workers)):
+    defaults = {"WorkerMemory": Setup().memory, "WorkConcurrency": Setup().workers, "CertainLookTicks": costs.LOOKS}
+    for name, default in defaults.items():
         assert re.search(rf"  {name}:\n    Type: Number\n    Default: {default}\n", TEMPLATE)
 
 
@@ -130,7 +132,7 @@ def test_an_estimate_needs_no_stack() -> None:
     """Tables and a schedule are enough; a region without prices is said to have none."""
     told = json.loads(cost("--tables", "10", "--schedule", "rate(1 hour)", "--region", "mars-1", "--json").stdout)
     runs = next(item for item in told["items"] if item["what"] == "runs of workers")
-    assert runs["quantity"] == 10 * (730 + 31)
+    assert runs["quantity"] == pytest.approx(10 * (730 / 12 + 730 * 0.25 + 31))
     assert any("mars-1" in line for line in told["assumptions"])
     shown = cost("--tables", "10").stdout
     assert re.search(r"About \$\d+\.\d\d a month", shown)

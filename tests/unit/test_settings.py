@@ -23,6 +23,8 @@ SCHEDULER = {
     "TIDELOG_WORK_QUEUE_URL": "https://queue",
     "TIDELOG_BACKFILL_QUEUE_URL": "https://queue/backfill.fifo",
     "TIDELOG_CHUNK_MEGABYTES": "512",
+    "TIDELOG_BUCKET": "lake",
+    "TIDELOG_CERTAIN_LOOK_TICKS": "12",
     "TIDELOG_INCLUDE": "public.*",
     "TIDELOG_EXCLUDE": "*.audit",
 }
@@ -54,6 +56,7 @@ def test_a_scheduler_is_told_its_queue_and_its_tables() -> None:
     assert (settings.stack, settings.work_queue_url) == ("tidelog-dev", "https://queue")
     assert settings.database == DatabaseSettings("arn:secret", "verify-full", 10)
     assert (settings.stale_seconds, settings.horizon_seconds) == (1800, 3600)
+    assert (settings.bucket, settings.certain_look_ticks) == ("lake", 12)
     assert settings.selection == Selection(("public.*",), ("*.audit",))
 
 
