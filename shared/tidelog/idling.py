@@ -4,11 +4,13 @@ A message carries the tally that its table had when the tick asked the server. T
 it sees all that was counted, and if it leaves nothing of that unread it notes the tally in the table's summary. As long
 as the table has it, there is nothing new to read, and no message is sent. All else that may happen, a failed run, a
 message that is lost, a plan under way, another scheduler, leaves a tally that is not the table's, so it is asked for
-again. Nothing but that comparison decides; what a tick remembers of the one before is its number.
+again. Nothing but that comparison decides. Where it was made it need not be made again: a tick remembers for the next
+one what it found read up to which tally, so that it has to ask for the summaries of the other tables only.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,6 +24,8 @@ from tidelog.tables import Relation, TableName
 from tidelog.tallies import Tallied
 
 _T = TypeVar("_T")
+_MORE = 500
+"""Of so many tables that are known to be idle the summaries are read all the same: where there are more, by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +35,16 @@ class Outset:
     Attributes:
         relations: what there is in the database.
         tallies: of its tables; nothing where the server counts nothing, or nobody goes by it.
-        known: the tables' summaries; None where they were not, or could not be read.
+        known: the summaries of tables that may have changed, and of some others; None where none could be read.
         before: what the last tick has left; None where there is nothing.
-        everything: whether a message is sent for every table, whatever is known of it.
+        idle: the tables that need no message.
     """
 
     relations: Sequence[Relation]
     tallies: Mapping[TableName, str] = field(default_factory=dict)
     known: Mapping[TableName, Summary] | None = None
     before: Remembered | None = None
-    everything: bool = True
-
-    def is_idle(self, table: TableName) -> bool:
-        """Say whether a table needs no message."""
-        if self.everything or not self.known or table not in self.known:
-            return False
-        return table in self.tallies and self.known[table].tally == self.tallies[table]
+    idle: frozenset[TableName] = frozenset()
 
 
 class Idling:
@@ -93,15 +91,19 @@ class Idling:
         if self._looks <= 1:
             return Outset(self._source.relations())
         tallied = self._tallied()
-        before, known = self._or_none(self._memory.read), self._or_none(self._summaries)
+        before = self._or_none(self._memory.read)
         number = before.number + 1 if before else 0
-        return Outset(
-            tallied.relations,
-            tallied.tallies(number, self._looks, configuration),
-            known,
-            before,
-            everything or before is None,
-        )
+        tallies = tallied.tallies(number, self._looks, configuration)
+        proven = before.idle if before else {}
+        calm = [table for table, tally in tallies.items() if proven.get(str(table)) == tally and not everything]
+        looked_at = set(random.sample(calm, min(len(calm), _MORE)))
+        calm = [table for table in calm if table not in looked_at]
+        tables = {relation.table_name for relation in tallied.relations if not relation.obstacle} - set(calm)
+        known = self._or_none(lambda: self._parameters.read_some(sorted(tables)))
+        idle = frozenset[TableName]()
+        if before and known is not None and not everything:
+            idle = frozenset(calm).union(table for table, each in known.items() if each.tally == tallies.get(table))
+        return Outset(tallied.relations, tallies, known, before, idle)
 
     def end(
         self, outset: Outset, due: str, tables: Sequence[TableName], idle: Sequence[TableName]
@@ -119,7 +121,8 @@ class Idling:
         before = outset.before.asked if outset.before else {}
         asked = {table: before.get(str(table), now) for table in tables}
         remembered = {str(table): since for table, since in asked.items()}
-        self._memory.write(Remembered(VERSION, number, due, now, remembered, tuple(map(str, idle))))
+        read = {str(table): outset.tallies[table] for table in idle}
+        self._memory.write(Remembered(VERSION, number, due, now, remembered, read))
         return asked if outset.before else {}
 
     def _tallied(self) -> Tallied:
@@ -129,9 +132,6 @@ class Idling:
         except Permanent as error:
             self._warn(f"{error}")
             return Tallied(None, self._source.relations())
-
-    def _summaries(self) -> dict[TableName, Summary]:
-        return dict(self._parameters.read_all(lenient=True))
 
     def _or_none(self, read: Callable[[], _T]) -> _T | None:
         try:

@@ -35,8 +35,8 @@ class Remembered(msgspec.Struct, frozen=True):
     """When its messages were sent."""
     asked: dict[str, datetime]
     """The tables that messages were sent for; since when that is so without a tick at which they were idle."""
-    idle: tuple[str, ...]
-    """The others."""
+    idle: dict[str, str]
+    """The others, each with its tally, up to which it was read."""
 
     def fresh(self, table: TableName, read: str | None) -> str | None:
         """Return as of when a table is fresh that was read at some time (ISO 8601): as of the tick if it was idle."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ from tidelog.tables import TableName
 
 if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
+
+_BATCH = 10  # GetParameters takes no more
+_AT_ONCE = 4
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -124,6 +128,18 @@ class Parameters:
                 for found in page["Parameters"]:
                     table = self._table(found["Name"])
                     yield table, _kept(table, found["Version"], found["Value"])
+
+    def read_some(self, tables: Sequence[TableName]) -> dict[TableName, Summary]:
+        """Return the summaries of some tables, of those that have one."""
+        batches = [tables[start : start + _BATCH] for start in range(0, len(tables), _BATCH)]
+        with store_errors("read the state of", f"{len(tables)} tables"), ThreadPoolExecutor(_AT_ONCE) as pool:
+            return {table: kept for found in pool.map(self._batch, batches) for table, kept in found.items()}
+
+    def _batch(self, tables: Sequence[TableName]) -> dict[TableName, Summary]:
+        found = self._ssm.get_parameters(Names=[self._name(table) for table in tables])["Parameters"]
+        named = [(self._table(each["Name"]), each) for each in found]
+        kept = {table: _kept(table, each["Version"], each["Value"]).summary for table, each in named}
+        return {table: summary for table, summary in kept.items() if summary}
 
     def write(self, table: TableName, summary: Summary) -> int:
         """Write a table's summary, whatever was there; return the version that it is."""

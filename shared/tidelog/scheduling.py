@@ -63,8 +63,8 @@ def schedule(
     configuration, outset = configuration or Configuration(), outset or Outset(source.relations())
     selected = configuration.selection(selection).apply(outset.relations)
     version, tally = configuration.version, outset.tallies.get
-    idle = tuple(table for table in selected.tables if outset.is_idle(table))
-    stirred = tuple(table for table in selected.tables if not outset.is_idle(table))
+    idle = tuple(table for table in selected.tables if table in outset.idle)
+    stirred = tuple(table for table in selected.tables if table not in outset.idle)
     queue.send([ingest(table, due, version, request=request, tally=tally(table, "")) for table in stirred])
     refused = (*selected.refused, *configuration.unmet(outset.relations))
     return Tick(due, stirred, selected.skipped, refused, version, idle)

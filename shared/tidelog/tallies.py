@@ -105,4 +105,4 @@ def _turn(relation: Relation, number: int, looks: int) -> int:
 
 
 def _short(*parts: object) -> str:
-    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:24]
+    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:16]

@@ -281,8 +281,8 @@ def test_a_tick_without_memory_asks_for_every_table(ticking: Ticking) -> None:
         (lambda: s3.put_object(Bucket=bucket, Key=KEY, Body=b""), True),
         (lambda: s3.put_object(Bucket=bucket, Key=KEY, Body=b"\x1f\x8b\x08"), True),
         (lambda: s3.put_object(Bucket=bucket, Key=KEY, Body=b"[]"), True),
-        (lambda: memory.write(Remembered(0, 7, "", now, {}, ())), True),
-        (lambda: memory.write(Remembered(1, 7, "", now.replace(tzinfo=None), {}, ())), True),
+        (lambda: memory.write(Remembered(0, 7, "", now, {}, {})), True),
+        (lambda: memory.write(Remembered(1, 7, "", now.replace(tzinfo=None), {}, {})), True),
     ):
         ticking.warnings.clear()
         damage()
