@@ -8,6 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from tests.tide import LIMITS, SECONDS, Outbox, Tide
+from tidelog.configuration import Configuration
 from tidelog.idling import Idling, Outset
 from tidelog.letters import Received
 from tidelog.limits import Limits
@@ -43,7 +44,8 @@ class Ticking:
 
     def begin(self, *, source: Source | None = None, configuration: int = 0, everything: bool = False) -> Outset:
         """Begin a tick."""
-        return self._idling(source).begin(configuration, everything=everything)
+        version = Configuration(version=configuration)
+        return self._idling(source).begin(version, self.selection, everything=everything)
 
     def end(self, outset: Outset) -> Tick:
         """Send the messages of a tick that was begun."""

@@ -50,7 +50,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  #
     logger.info("tick started", due=due)
     configuration = scheduler.configurations.follow()
     everything = "scheduled_time" not in event or bool(event.get("all") or event.get("request"))
-    outset = scheduler.idling.begin(configuration.version, everything=everything)
+    outset = scheduler.idling.begin(configuration, settings.selection, everything=everything)
     tick = schedule(
         due,
         source=scheduler.source,

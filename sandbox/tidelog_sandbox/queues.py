@@ -23,6 +23,8 @@ from tidelog_sandbox.mending import add, mend
 _DEDUPLICATION_SECONDS = 300
 _RECHECK_SECONDS = 0.1
 _POISON_RECEIVES = 3
+_calls = threading.local()
+"""What the call of a thread is about."""
 
 
 class FaithfulQueue(models.Queue):
@@ -33,6 +35,13 @@ class FaithfulQueue(models.Queue):
         self._accepted: dict[tuple[str | None, str | None], tuple[float, str, str | None]] = {}
         self._sequence: Iterator[int] = itertools.count(time.time_ns())
         super().__init__(name, region, account_id, **attributes)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The attributes; while messages are sent, those that moto then asks for five times each."""
+        if getattr(_calls, "sending", False):
+            return {"ContentBasedDeduplication": str(self.content_based_deduplication).lower()}  # type: ignore[attr-defined]  # moto sets it by name
+        return super().attributes
 
     @property
     def messages(self) -> list[models.Message]:
@@ -194,7 +203,11 @@ class FaithfulBackend(models.SQSBackend):
         size = sum(len(entry["MessageBody"].encode()) for entry in entries.values())
         if size > MAXIMUM_MESSAGE_LENGTH:
             raise BatchRequestTooLong(size)
-        return super().send_message_batch(queue_name, entries)
+        _calls.sending = True
+        try:
+            return super().send_message_batch(queue_name, entries)
+        finally:
+            _calls.sending = False
 
     def _validate_message(self, queue: models.Queue, message_body: str, *args: Any, **kwargs: Any) -> None:
         limit: int = queue.maximum_message_size  # type: ignore[attr-defined]  # moto sets it by name

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
+from tidelog.configuration import Configuration
 from tidelog.errors import Permanent, TidelogError
 from tidelog.memory import VERSION, Memory, Remembered
 from tidelog.parameters import Parameters, Summary
+from tidelog.selection import Selection
 from tidelog.source import Source
 from tidelog.tables import Relation, TableName
 from tidelog.tallies import Tallied
@@ -76,13 +78,14 @@ class Idling:
         self._now = now
         self._warn = warn
 
-    def begin(self, configuration: int, *, everything: bool = False) -> Outset:
+    def begin(self, configuration: Configuration, selection: Selection, *, everything: bool = False) -> Outset:
         """Look at the database, once, and at what is known of its tables.
 
         What can't be read of the latter leads to a message for every table, and to no error.
 
         Args:
-            configuration: the version that tables are read by.
+            configuration: what tables are read by.
+            selection: which tables are taken, where the configuration does not say.
             everything: whether a message is sent for every table, also for idle ones.
 
         Raises:
@@ -93,16 +96,16 @@ class Idling:
         tallied = self._tallied()
         before = self._or_none(self._memory.read)
         number = before.number + 1 if before else 0
-        tallies = tallied.tallies(number, self._looks, configuration)
+        tallies = tallied.tallies(number, self._looks, configuration.version)
+        taken = configuration.selection(selection).apply(tallied.relations).tables
         proven = before.idle if before else {}
-        calm = [table for table, tally in tallies.items() if proven.get(str(table)) == tally and not everything]
-        looked_at = set(random.sample(calm, min(len(calm), _MORE)))
-        calm = [table for table in calm if table not in looked_at]
-        tables = {relation.table_name for relation in tallied.relations if not relation.obstacle} - set(calm)
-        known = self._or_none(lambda: self._parameters.read_some(sorted(tables)))
+        calm = [table for table in taken if not everything and proven.get(str(table), "") == tallies.get(table)]
+        calm = random.sample(calm, max(0, len(calm) - _MORE))
+        asked = sorted({*taken} - {*calm})
+        known = self._or_none(lambda: self._parameters.read_some(asked))
         idle = frozenset[TableName]()
         if before and known is not None and not everything:
-            idle = frozenset(calm).union(table for table, each in known.items() if each.tally == tallies.get(table))
+            idle = frozenset(calm).union(table for table in known if known[table].tally == tallies.get(table))
         return Outset(tallied.relations, tallies, known, before, idle)
 
     def end(
