@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import Aws, make_lake
 from tests.faults import PUBLISH, KilledError, Process
 from tests.servers import catch_up, database_of, pause, sever, standby_of
+from tests.ticking import Ticking
 from tests.tide import LIMITS, Database, Lake, Tide, wait_for
 from tidelog.errors import ReplicaBehind
 from tidelog.readings import undelta
@@ -259,3 +260,22 @@ def test_a_promoted_standby_that_lacked_transactions_loses_no_row_of_its_own(aws
                 assert tide.kinds()[2:4] == ["timeline_started", "ingested"]
                 assert tide.values("id") == [0, 1, 1, *range(10, numbers.stop)]
                 tide.check()
+
+
+def test_what_a_primary_has_counted_a_standby_may_not_have(turns: Turns) -> None:
+    """A run that a standby was asked for notes nothing; a tick that asks one sends for every table."""
+    turns.run("CREATE TABLE t (id int)", "INSERT INTO t VALUES (1)")
+    ticking = Ticking(turns)
+    assert ticking.change("INSERT INTO t VALUES (2)") == {"t": "snapshotted"}
+    turns.catch_up()
+    pause(turns.standby)
+    turns.run("INSERT INTO t VALUES (3)")
+    ticking.count()
+    assert [run.outcome for run in ticking.work(ticking.tick(), source=turns.replica)] == ["unchanged"]
+    assert ticking.round() == {"t": "ingested"}
+    assert ticking.round() == {}
+    turns.catch_up()
+    [message] = ticking.tick(source=turns.replica)
+    assert message.tally == ""
+    assert [run.outcome for run in ticking.work([message])] == ["unchanged"]
+    assert ticking.round() == {}

@@ -6,7 +6,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pg8000.native
@@ -41,7 +41,14 @@ class Bridge:
         self.clock = clock
         self.parameters = Parameters(lake.ssm, lake.prefix)
 
-    def look(self, *tables: TableName, source: Source | None = None, ssm: Any = None, sns: Any = None) -> Sight:
+    def look(
+        self,
+        *tables: TableName,
+        source: Source | None = None,
+        ssm: Any = None,
+        sns: Any = None,
+        asked: dict[TableName, datetime] | None = None,
+    ) -> Sight:
         """Look as another process does, parts of which may be others."""
         ssm, prefix = ssm or self.lake.ssm, self.lake.prefix
         marks = Marks(ssm, prefix)
@@ -53,7 +60,7 @@ class Bridge:
             watch=Watch(stale_seconds=STALE, horizon_seconds=HELD),
             now=self.clock,
         )
-        return watching.look(tables)
+        return watching.look(tables, asked=asked)
 
     def read(self, table: TableName, seconds_ago: float) -> None:
         """Note that a table was read some time ago."""
@@ -107,6 +114,16 @@ def test_tables_that_were_not_read_for_too_long_are_told_of_the_longest_first(br
     bridge.clock.now += timedelta(hours=1)
     bridge.look(B)
     assert len(bridge.notices("[prod] 1 table has gone stale")) == 1
+
+
+def test_nobody_has_waited_for_a_table_longer_than_ticks_have_asked_for_it(bridge: Bridge) -> None:
+    """It was idle before, so nobody looked; from then on its age counts, and a run begins it anew."""
+    bridge.read(A, 7 * 3600)
+    bridge.read(B, 60)
+    now = bridge.clock.now
+    sight = bridge.look(A, B, asked={A: now - timedelta(seconds=90), B: now - timedelta(hours=7)})
+    assert (sight.stalest, sight.stale) == (90, ())
+    assert bridge.look(A, asked={A: now - timedelta(seconds=STALE)}).stale == ((str(A), STALE),)
 
 
 def test_of_many_stale_tables_the_worst_are_named(bridge: Bridge) -> None:
