@@ -33,6 +33,7 @@ def test_each_tick_has_only_the_changed_rows_and_what_is_large_or_fails_comes_to
         "failures",
         "ledger",
         "schema",
+        "ticks",
     ]
     _tells_of_failures(tick, mended)
 
