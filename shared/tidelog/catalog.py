@@ -55,7 +55,7 @@ type(oid) AS (
   ) part(oid))
 SELECT json_build_object(
   'oid', rel.oid::bigint, 'schema', rel.nspname, 'name', rel.relname, 'kind', rel.relkind,
-  'populated', rel.relispopulated,
+  'populated', rel.relispopulated, 'version', current_setting('server_version_num')::int / 10000,
   'columns', (SELECT coalesce(json_agg(json_build_object(
       'name', att.attname, 'type', att.atttypid::bigint, 'type_name', format_type(att.atttypid, att.atttypmod),
       'not_null', att.attnotnull, 'default', pg_get_expr(d.adbin, d.adrelid), 'generated', att.attgenerated,

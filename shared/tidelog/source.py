@@ -12,7 +12,7 @@ from pg8000.exceptions import DatabaseError, InterfaceError
 from pg8000.native import Connection
 
 from tidelog import catalog, timestamps
-from tidelog.columns import COPY_FORMAT, json_fields
+from tidelog.columns import COPY_FORMAT, json_fields, json_frame
 from tidelog.connection import connect
 from tidelog.credentials import Credentials
 from tidelog.errors import AccessDenied, DatabaseBusy
@@ -115,7 +115,7 @@ class OpenTable:
             f"COPY (SELECT {json_fields(self.table, _ROW)} FROM ONLY {leaf.table_name.sql} {_ROW} "
             f"WHERE {window.condition(self.snapshot, _ROW)}) TO STDOUT WITH {COPY_FORMAT}"
         )
-        self._copy_out(statement, sink)
+        self._copy_out(statement, Gathering(sink, json_frame(self.table)))
 
     def lines(self, leaf: Leaf, window: Window) -> Generator[bytes]:
         """Yield the JSON lines of a window of a leaf, a block at a time, in bounded memory."""
@@ -125,15 +125,14 @@ class OpenTable:
 
     def tell(self, question: str, sink: Sink) -> None:
         """Write the answer to any question to a sink: a line for each row, with tabs between its values."""
-        self._copy_out(f"COPY ({question}) TO STDOUT", sink)
+        self._copy_out(f"COPY ({question}) TO STDOUT", Gathering(sink))
 
     def prepare(self, **settings: str) -> None:
         """Set some of the server's settings until the table is closed."""
         for name, value in settings.items():
             self._connection.run(f"SET LOCAL {identifier(name)} = {literal(value)}")
 
-    def _copy_out(self, statement: str, sink: Sink) -> None:
-        rows = Gathering(sink)
+    def _copy_out(self, statement: str, rows: Gathering) -> None:
         self._follow_deadline()
         self._connection.execute_unnamed(statement, stream=rows)
         rows.flush()

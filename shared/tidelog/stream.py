@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import queue
+import re
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from typing import Protocol
 
-from tidelog.columns import COPY_MARKS
+from tidelog.columns import COPY_MARK
+
+# Where a message ends, and the next begins. No text of PostgreSQL has a NUL, and no message in a buffer is so long that
+# the first byte of its length is another.
+_HEADER = re.compile(rb"\nd\0...", re.DOTALL)
+_HEADER_BYTES = 5
 
 
 class Sink(Protocol):
@@ -19,28 +25,63 @@ class Sink(Protocol):
 
 
 class Gathering:
-    """Gathers the few rows that the driver hands over at a time, and takes the marks of the COPY format out."""
+    """Gathers the few rows that the driver hands over at a time, and makes of them what the sink is to get.
+
+    Args:
+        sink: gets whole lines.
+        frame: what stands before and behind each row's JSON text, which comes in `columns.COPY_FORMAT`; None for rows
+            that are passed on as they come.
+    """
 
     _SIZE = 2**16  # the allocator gives larger blocks back to the system, and gets them anew, each time
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, frame: tuple[bytes, bytes] | None = None) -> None:
         self._sink = sink
+        self._json = frame is not None
+        # Backslashes are doubled like those of the rows: all are made single at once.
+        self._begin, self._end = (_doubled(text) for text in frame or (b"", b""))
+        self._end += b"\n"
+        self._between = _doubled(self._end + self._begin)  # as a template of the regular expression
         self._rows: list[bytes] = []
         self._held = 0
 
-    def write(self, rows: bytes) -> None:
-        """Take some rows as COPY prints them."""
-        self._rows.append(rows)
-        self._held += len(rows)
-        if self._held >= self._SIZE:
-            self.flush()
+    def write(self, row: bytes) -> None:
+        """Take a row as COPY prints it."""
+        self._take(row[:-1])
+
+    def write_messages(self, messages: bytes) -> bool:
+        """Take messages of the protocol, each a row: `d`, four bytes for the length, COPY's text with its newline.
+
+        Returns:
+            Whether they are that, all of them. If not, nothing was taken.
+        """
+        rows = _HEADER.sub(self._between, messages[_HEADER_BYTES:-1])
+        if b"\0" in rows:
+            return False  # The server talks in between, and ends what it says with a NUL.
+        self._take(rows)
+        return True
 
     def flush(self) -> None:
         """Pass on what is held."""
         if self._rows:
-            self._sink.write(b"".join(self._rows).translate(None, COPY_MARKS))
+            lines = b"".join(self._rows)
+            if self._json:
+                lines = lines.translate(None, COPY_MARK)
+                if b"\\" in lines:
+                    lines = lines.replace(b"\\\\", b"\0").replace(b"\\t", b"\t").replace(b"\0", b"\\")
+            self._sink.write(lines)
             self._rows.clear()
             self._held = 0
+
+    def _take(self, rows: bytes) -> None:
+        self._rows += (self._begin, rows, self._end)
+        self._held += len(rows)
+        if self._held >= self._SIZE:
+            self.flush()
+
+
+def _doubled(text: bytes) -> bytes:
+    return text.replace(b"\\", b"\\\\")
 
 
 def pull(push: Callable[[Sink], object]) -> Generator[bytes]:

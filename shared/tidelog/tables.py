@@ -182,6 +182,8 @@ class Table(msgspec.Struct, frozen=True):
     """Columns that its configuration leaves out."""
     dated_by: tuple[str, ...] | None = None
     """The timestamp columns that its configuration names; None where they are found by name."""
+    version: int = 0
+    """Major version of the server."""
 
     @property
     def table_name(self) -> TableName:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,10 @@ from pg8000.exceptions import DatabaseError
 from pg8000.native import Connection
 
 from tests.tide import LOCK_SECONDS, Database
+from tidelog.columns import COPY_FORMAT
 from tidelog.connection import connect
+from tidelog.quoting import literal
+from tidelog.stream import Gathering
 
 TALK = """
 CREATE FUNCTION talk(n int) RETURNS int LANGUAGE plpgsql AS
@@ -27,17 +31,20 @@ def connection(database: Database) -> Iterator[Connection]:
 
 
 def test_rows_of_every_length_arrive_whole_and_in_order(connection: Connection, database: Database) -> None:
-    """Rows end anywhere in the driver's buffer of 8 KiB, some are longer than it, and the server talks in between."""
+    """Rows end anywhere in the driver's buffer, some are longer than it, and the server talks in between."""
     database.run(TALK)
-    lengths = [*range(400), *range(8150, 8230), *range(0, 50_000, 997), *([0] * 3000), 2**20, 3]
+    odd = [0x0A6400 - 5, 0, 0x0A64 - 5, 0x0A - 5, 0x0A0A - 5]  # Their lengths look like the end of a row.
+    lengths = [*range(400), *range(8150, 8230), *range(0, 50_000, 997), *([0] * 3000), 2**20, 3, *(odd * 9)]
     taken = io.BytesIO()
+    rows = Gathering(taken)
 
     connection.execute_unnamed(
         "COPY (SELECT repeat(chr(97 + (n % 26)::int), length) FROM "
         f"unnest(ARRAY{lengths}) WITH ORDINALITY AS row (length, n) WHERE public.talk(n::int) = n) TO STDOUT",
-        stream=taken,
+        stream=rows,
     )
 
+    rows.flush()
     assert taken.getvalue() == b"".join(
         bytes([97 + n % 26]) * length + b"\n" for n, length in enumerate(lengths, start=1)
     )
@@ -48,11 +55,31 @@ def test_rows_of_every_length_arrive_whole_and_in_order(connection: Connection, 
 def test_an_error_among_the_rows_is_raised_and_leaves_the_connection_usable(connection: Connection) -> None:
     """What came before it was handed over; the next statement has its own answer."""
     taken = io.BytesIO()
+    rows = Gathering(taken)
 
     with pytest.raises(DatabaseError, match="22012"):
         connection.execute_unnamed(
-            "COPY (SELECT 1 / (5000 - n) FROM generate_series(1, 9000) n) TO STDOUT", stream=taken
+            "COPY (SELECT 1 / (5000 - n) FROM generate_series(1, 9000) n) TO STDOUT", stream=rows
         )
 
+    rows.flush()
     assert taken.getvalue().count(b"\n") == 4999
     assert connection.run("SELECT 2") == [[2]]
+
+
+def test_rows_are_framed_and_backslashes_and_tabs_come_back(connection: Connection) -> None:
+    """In frames that have backslashes too, for rows by the buffer as for single ones."""
+    taken, slash = io.BytesIO(), "\\"
+    begin = f'{{"a{slash * 2}t{slash}":'
+    rows = Gathering(taken, (begin.encode(), b"}"))
+    texts = [f"{slash}t", f"{slash * 2}t", "\t", f"{slash}\t", f"{slash}u0041{slash * 2}", "", slash * 18, "d", "null"]
+
+    connection.execute_unnamed(
+        f"COPY (SELECT t, 1 FROM generate_series(1, 5000) n, unnest(ARRAY[{', '.join(map(literal, texts))}]) t) "
+        f"TO STDOUT WITH {COPY_FORMAT}",
+        stream=rows,
+    )
+
+    rows.flush()
+    lines = [f"{begin}{text}1}}\n".encode() for text in texts]
+    assert Counter(taken.getvalue().splitlines(keepends=True)) == dict.fromkeys(lines, 5000)
