@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -176,3 +178,34 @@ def test_a_lost_connection_or_a_lock_is_no_answer(tide: Tide, sight: Sight) -> N
     tide.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'tidelog%'")
     tide.run("INSERT INTO t VALUES (4, 4)")
     assert sight.run().rows == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("snapshot", "database", "system"), "7"),
+        (("snapshot", "database", "oid"), 7),
+        (("snapshot", "database", "wal_timeline"), 7),
+        (("snapshot", "horizon"), 7),
+        (("snapshot", "next"), 2**40),
+        (("snapshot", "standby"), True),
+        (("snapshot", "wal_position"), "0/0"),
+    ],
+    ids=lambda each: str(each[-1]) if isinstance(each, tuple) else "",
+)
+def test_another_server_behind_the_same_connection_is_looked_at_closely(
+    tide: Tide, sight: Sight, path: tuple[str, ...], value: object
+) -> None:
+    """As a proxy in between may have it after a failover: it is another one, or was reset to what it was before."""
+    assert sight.run().outcome == "unchanged"
+    glance = tide.glances.of(TABLE)
+    assert glance
+    text = tide.source.ask(TABLE, glance.question, deadline=time.monotonic() + 60)
+    assert text
+    assert glance.is_idle(text)
+    answer = json.loads(text)
+    place = answer
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    assert not glance.is_idle(json.dumps(answer))
