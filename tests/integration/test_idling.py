@@ -210,6 +210,7 @@ def test_a_table_whose_large_read_is_under_way_is_asked_for_until_that_is_settle
     """Also one that an operator has asked for meanwhile, of a table that was idle."""
     tide = ticking.tide
     tide.run("INSERT INTO b SELECT generate_series(1, 9999)")
+    tide.database.pass_horizon()
     ticking.count()
     assert [run.outcome for run in ticking.work(ticking.tick(), limits=SMALL)] == ["planned"]
     assert ticking.round() == {"b": "unchanged"}
