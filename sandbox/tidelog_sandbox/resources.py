@@ -7,6 +7,7 @@ from typing import Any
 from moto.awslambda.models import LambdaFunction, LayerVersion
 from moto.cloudwatch.models import Dashboard
 from moto.core.common_models import CloudFormationModel
+from moto.logs.models import LogGroup
 from moto.s3.models import FakeBucket
 
 from tidelog_sandbox.cloud import ACCOUNT
@@ -117,6 +118,7 @@ def install(endpoint: str) -> list[type[CloudFormationModel]]:
     refuse_unknown_types()
     name_failures()
     _complete_functions()
+    _complete_log_groups()
     _complete_buckets(endpoint)
     _check_dashboards(endpoint)
     return [register(kind, endpoint) for kind in TYPES]
@@ -149,6 +151,16 @@ def _complete_functions() -> None:
         return function
 
     create = mend(LambdaFunction, "create_from_cloudformation_json", staticmethod(complete))
+
+
+def _complete_log_groups() -> None:
+    """The ARN that GetAtt gives is that of the group's streams."""
+
+    def get_attribute(group: LogGroup, name: str) -> str:
+        arn: str = get(group, name)
+        return f"{arn}:*"
+
+    get = mend(LogGroup, "get_cfn_attribute", get_attribute)
 
 
 def _complete_buckets(endpoint: str) -> None:

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +16,7 @@ from tidelog_sandbox.destinations import sender
 from tidelog_sandbox.emails import Email, Mailbox
 from tidelog_sandbox.errors import SandboxError
 from tidelog_sandbox.functions import Function, Invocation, Listener, LogListener
-from tidelog_sandbox.invocations import Door
+from tidelog_sandbox.invocations import Door, may_invoke
 from tidelog_sandbox.mappings import Poller
 from tidelog_sandbox.schedules import Ticker
 
@@ -166,10 +167,7 @@ class Sandbox:
     def start_schedules(self) -> None:
         """Begin to fire the schedules. One with a rate fires at once."""
         if not self._tickers:
-            self._tickers = [
-                Ticker(schedule, self._function(schedule.target_arn), self._failed, sender(self.cloud))
-                for schedule in self.deployment.schedules
-            ]
+            self._tickers = [self._ticker(schedule) for schedule in self.deployment.schedules]
 
     def stop_schedules(self) -> None:
         """Fire no more, and wait for the invocations under way."""
@@ -302,6 +300,18 @@ class Sandbox:
             self._functions[configuration.name] = Function(configuration, self._finished, self._logged)
         self._door = Door(self.invoke)
         self.cloud.open_door(self._door.server_port)
+
+    def _ticker(self, schedule: deployment.ScheduleConfiguration) -> Ticker:
+        """A schedule at work, with its own role; what its function gives up goes on with the function's."""
+        function = self._function(schedule.target_arn)
+        return Ticker(
+            schedule,
+            function,
+            self._failed,
+            sender(self.cloud, schedule.role),
+            give_up=sender(self.cloud, function.configuration.role),
+            admit=partial(may_invoke, self.cloud, schedule.role, schedule.target_arn),
+        )
 
     def _function(self, name: str) -> Function:
         try:

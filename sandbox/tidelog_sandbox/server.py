@@ -78,6 +78,8 @@ def _obeyed(command: dict[str, Any], faults: Faults, asking: Asking) -> dict[str
                 faults.disturb(Disturbance(**disturbance))
             case {"door": port}:
                 asking.port = port
+            case {"calls": True}:
+                return {"calls": permissions.CALLS.taken()}
             case {"calm": True}:
                 return {"struck": faults.calm()}
             case {"emails": first}:
