@@ -161,7 +161,10 @@ def _function_arn(response: BaseResponse) -> str:
 
 def _mend_roles() -> None:
     def put_text(role: iam.Role, name: str, policy: Any) -> None:
-        put_policy(role, name, policy if isinstance(policy, str) else json.dumps({"Version": "2012-10-17", **policy}))
+        if not isinstance(policy, str):
+            statements = [each for each in policy["Statement"] if each]  # without those that are AWS::NoValue
+            policy = json.dumps({"Version": "2012-10-17", **policy, "Statement": statements})
+        put_policy(role, name, policy)
 
     def create_with_policies(name: str, document: Any, account_id: str, region_name: str, **kwargs: Any) -> iam.Role:
         role: iam.Role = create(name, document, account_id, region_name, **kwargs)
