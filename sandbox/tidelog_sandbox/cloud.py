@@ -117,8 +117,8 @@ class Cloud:
     def calls(self) -> list[tuple[str, str, str, bool]]:
         """What roles have asked for, allowed or not, since this was last asked; the first time nothing.
 
-        Each call once: the role's name, the action as in a policy, the resource's ARN, and whether it was made on
-        condition that there was no such object.
+        Each call once: the role's name, the action as in a policy, the resource's ARN, and whether it makes an object
+        that may be there already.
         """
         with self._lock:
             return [tuple(call) for call in self._command("tell the calls of roles", {"calls": True})["calls"]]

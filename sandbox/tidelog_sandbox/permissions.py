@@ -4,14 +4,17 @@ moto can enforce policies, but for all requests from a certain one on. It would 
 actions that IAM does not have (a batch is allowed by the single call's), compares for several services a statement's
 resource with nothing but ``*``, stores the inline policies of CloudFormation's roles in a form that it cannot evaluate,
 leaves out their managed policies, knows CloudWatch by the name that signs its requests, and tells everybody whether an
-object is there. Signatures are not checked: requests come from this machine.
+object is there. Conditions it ignores; of those one is enforced here: that objects are only created where there are
+none. Signatures are not checked: requests come from this machine.
 """
 
+import fnmatch
 import json
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from moto.awslambda.responses import LambdaResponse
 from moto.core.authorization import ActionAuthenticatorMixin
@@ -36,6 +39,12 @@ _ACTIONS = {
     "sqs:SendMessageBatch": "sqs:SendMessage",
 }
 """What IAM calls an action where it has not the operation's name."""
+_CREATED_WITHOUT_CONDITION = {
+    "Null": {"s3:if-none-match": "true"},
+    "Bool": {"s3:ObjectCreationOperation": "true"},
+}
+_WRITTEN_ONCE: list[re.Pattern[str]] = []
+"""What the ARNs of objects look like that may not be overwritten."""
 
 
 class Call(NamedTuple):
@@ -47,8 +56,8 @@ class Call(NamedTuple):
     """As in a policy."""
     resource: str
     """Its ARN."""
-    conditional: bool
-    """Whether it said ``If-None-Match: *``."""
+    overwrites: bool
+    """Whether it makes an object without ``If-None-Match: *``."""
 
 
 class Calls:
@@ -101,10 +110,29 @@ def _authorize(response: BaseResponse, request_class: type[IAMRequestBase], reso
         action=response._get_action(),  # noqa: SLF001  # moto's own
     )
     role = request._access_key._owner_role_name if isinstance(request._access_key, AssumedRoleAccessKey) else ""  # noqa: SLF001  # moto's own
-    conditional = response.headers.get("If-None-Match") == "*"
+    overwrites = request._action == "s3:PutObject" and _may_overwrite(response)  # noqa: SLF001  # moto's own
     for each in [resource] if isinstance(resource, str) else resource:
-        CALLS.note(Call(role, request._action, each, conditional))  # noqa: SLF001  # moto's own
+        CALLS.note(Call(role, request._action, each, overwrites))  # noqa: SLF001  # moto's own
         request.check_action_permitted(each)
+        if overwrites and any(arns.match(each) for arns in _WRITTEN_ONCE):
+            request._raise_access_denied()  # noqa: SLF001  # moto's own
+
+
+def demand_conditions(policy: Mapping[str, Any]) -> None:
+    """Take from a bucket's policy which objects may only be created, on the condition that there are none.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
+    """
+    for statement in policy["Statement"]:
+        if statement["Effect"] == "Deny" and statement.get("Condition") == _CREATED_WITHOUT_CONDITION:
+            arns = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
+            _WRITTEN_ONCE.extend(re.compile(fnmatch.translate(arn)) for arn in arns)
+
+
+def _may_overwrite(response: BaseResponse) -> bool:
+    """Whether a request makes an object, be there one or not. The parts of an upload make none."""
+    query = parse_qs(urlsplit(response.uri).query, keep_blank_values=True)
+    return not {"uploads", "partNumber"} & query.keys() and response.headers.get("If-None-Match") != "*"
 
 
 def _body(response: BaseResponse) -> dict[str, Any]:

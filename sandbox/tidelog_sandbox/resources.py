@@ -13,6 +13,7 @@ from moto.s3.models import FakeBucket
 from tidelog_sandbox.cloud import ACCOUNT
 from tidelog_sandbox.dashboards import check_dashboard, check_query
 from tidelog_sandbox.mending import add, mend
+from tidelog_sandbox.permissions import demand_conditions
 from tidelog_sandbox.stacks import Api, Made, ResourceType, name_failures, refuse_unknown_types, register
 
 
@@ -40,6 +41,7 @@ def _subscription(api: Api, _name: str, properties: dict[str, Any]) -> Made:
 
 
 def _bucket_policy(api: Api, name: str, properties: dict[str, Any]) -> Made:
+    demand_conditions(properties["PolicyDocument"])
     if policy := _enforceable(properties["PolicyDocument"]):
         api.call("s3", "PutBucketPolicy", Bucket=properties["Bucket"], Policy=policy)
     return Made(name, {})
@@ -129,13 +131,11 @@ def _arn(api: Api, service: str, resource: str) -> str:
 
 
 def _enforceable(policy: dict[str, Any]) -> str:
-    """A policy without the statements that deny what does not come by TLS: moto ignores the condition, and denies all.
+    """A policy without the statements that deny something on a condition: moto ignores that, and denies it always.
 
     Empty if nothing is left.
     """
-    statements = [
-        each for each in policy["Statement"] if "aws:SecureTransport" not in json.dumps(each.get("Condition"))
-    ]
+    statements = [each for each in policy["Statement"] if each["Effect"] == "Allow" or "Condition" not in each]
     return json.dumps({**policy, "Statement": statements}) if statements else ""
 
 
