@@ -80,7 +80,7 @@ class Asking:
     def install(self) -> None:
         """Make moto's Lambda ask at the door, where it would run functions in Docker itself."""
 
-        def invoke(
+        def invoke(  # noqa: PLR0917  # as it is there
             backend: LambdaBackend,
             function_name: str,
             qualifier: str | None,
