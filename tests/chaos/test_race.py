@@ -29,7 +29,7 @@ BODY = f'{{"version":1,"type":"ingest","table":"{TABLE}"}}'
 
 @contextmanager
 def two_stacks(database: Database, directory: Path, environment: dict[str, str]) -> Iterator[tuple[Stack, Stack]]:
-    """Deploy the template twice; the second one's functions have the first one's lake and role. Nobody works on queues."""
+    """Deploy the template twice; the second one's functions have the first one's lake and role; queues rest."""
     (directory / "first").mkdir()
     (directory / "second").mkdir()
     with deployed(database, directory / "first", environment=environment, conflicts=True) as first:
