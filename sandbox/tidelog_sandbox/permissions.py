@@ -104,7 +104,7 @@ def _authorize(response: BaseResponse, request_class: type[IAMRequestBase], reso
         account_id=response.current_account,
         method=response.method,
         path=response.raw_path,
-        data=response.data,  # type: ignore[arg-type]  # moto's own
+        data=response.data,
         body=response.raw_body,
         headers=response.headers,
         action=response._get_action(),  # noqa: SLF001  # moto's own

@@ -14,7 +14,7 @@ from tidelog_sandbox.destinations import sender
 from tidelog_sandbox.sandbox import Sandbox
 
 ROLES = ("ScheduleRole", "SchedulerRole", "WorkerRole")
-BACKFILL = {"type": "backfill", "table": "public.orders", "all": True}
+BACKFILL = {"version": 1, "type": "backfill", "table": "public.orders", "all": True}
 FUNCTIONS = {"SchedulerRole": "Scheduler", "WorkerRole": "Worker"}
 
 
@@ -82,7 +82,8 @@ class Ward(Office):
         self.lose_an_upload("public.orders")
         self.tide.run("UPDATE large SET text = 'y'")
         self.disturbed_tick("^s3 PUT .*/data/public.large/.*partNumber", "400 InvalidRequest")
-        assert "backfills" in self.sandbox.invoke(self.sandbox.outputs["SchedulerFunction"], BACKFILL).response
+        asked = self.sandbox.invoke(self.sandbox.outputs["SchedulerFunction"], BACKFILL).response
+        assert "backfills" in asked, asked
         self.settle()
         self.tide.run("ALTER TABLE orders RENAME v TO w", "INSERT INTO orders VALUES (4)")
         with self.tide.database.session() as session:
@@ -153,5 +154,7 @@ class Ward(Office):
 
     def _allow(self, role: str, statements: list[dict[str, Any]]) -> None:
         self._iam.put_role_policy(
-            RoleName=self.names[role], PolicyName=self._policy(role), PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": statements})
+            RoleName=self.names[role],
+            PolicyName=self._policy(role),
+            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": statements}),
         )
