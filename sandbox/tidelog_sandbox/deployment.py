@@ -122,9 +122,24 @@ def deploy(cloud: Cloud, template: Mapping[str, Any], stack: str, parameters: Ma
     Raises:
         SandboxError: CloudFormation refuses the template, a parameter or a resource.
     """
+    return _deployed(cloud, "create_stack", template, stack, parameters)
+
+
+def update(cloud: Cloud, template: Mapping[str, Any], stack: str, parameters: Mapping[str, str]) -> Deployment:
+    """Make of a deployed stack what a translated template says.
+
+    Raises:
+        SandboxError: CloudFormation refuses the template, a parameter or a resource.
+    """
+    return _deployed(cloud, "update_stack", template, stack, parameters)
+
+
+def _deployed(
+    cloud: Cloud, how: str, template: Mapping[str, Any], stack: str, parameters: Mapping[str, str]
+) -> Deployment:
     parameters_of.check(template.get("Parameters", {}), parameters)
     try:
-        cloud.client("cloudformation").create_stack(
+        getattr(cloud.client("cloudformation"), how)(
             StackName=stack,
             TemplateBody=json.dumps(template),
             Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],

@@ -57,6 +57,7 @@ class Sandbox:
         self._template = template
         self._parameters = dict(parameters or {})
         self._secret = None if database is None else secret_content(database)
+        self._database: dict[str, str] = {}
         self._lake = lake
         self._stack = stack
         self._variables = dict(environment or {})
@@ -139,6 +140,17 @@ class Sandbox:
     def on_log(self, listener: LogListener) -> None:
         """Call a listener with a function's name and each line that it writes, as it is written."""
         self._log_listeners.append(listener)
+
+    def update(self, template: Path, **parameters: str) -> None:
+        """Update the stack to another template, with some other parameters. Its mappings and schedules have to rest.
+
+        Raises:
+            SandboxError: the template could not be deployed.
+        """
+        self._parameters |= parameters
+        translated = deployment.translate(template, self._parameters, self._region)
+        given = self._parameters | self._database
+        self._take(deployment.update(self.cloud, translated, self._stack, given))
 
     def invoke(self, function: str, payload: Any) -> Invocation:
         """Invoke a function, by name or ARN, and wait for it. What it raises is in the result.
@@ -285,21 +297,27 @@ class Sandbox:
 
     def _deploy(self) -> None:
         # SAM translates while the server starts; it does not need the secret's ARN.
-        parameters = dict(self._parameters)
-        template = deployment.translate(self._template, parameters, self._region)
+        template = deployment.translate(self._template, self._parameters, self._region)
         if self._secret is not None:
             secret = self.client("secretsmanager").create_secret(
                 Name=f"{self._stack}-database", SecretString=json.dumps(self._secret)
             )
-            parameters["DatabaseSecretArn"] = secret["ARN"]
-        made = deployment.deploy(self.cloud, template, self._stack, parameters)
-        self.deployment = deployment.with_environment(made, self._variables)
+            self._database = {"DatabaseSecretArn": secret["ARN"]}
+        self._take(deployment.deploy(self.cloud, template, self._stack, self._parameters | self._database))
         if self._lake:
             self.cloud.mirror(self.outputs["LakeBucket"], self._lake)
-        for configuration in self.deployment.functions:
-            self._functions[configuration.name] = Function(configuration, self._finished, self._logged)
         self._door = Door(self.invoke)
         self.cloud.open_door(self._door.server_port)
+
+    def _take(self, made: deployment.Deployment) -> None:
+        """Have the functions of a deployment, in place of those of one before."""
+        for function in self._functions.values():
+            function.close()
+        self.deployment = deployment.with_environment(made, self._variables)
+        self._functions = {
+            configuration.name: Function(configuration, self._finished, self._logged)
+            for configuration in self.deployment.functions
+        }
 
     def _ticker(self, schedule: deployment.ScheduleConfiguration) -> Ticker:
         """A schedule at work, with its own role; what its function gives up goes on with the function's."""

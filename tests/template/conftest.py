@@ -75,7 +75,7 @@ def decided(node: Any, truths: Mapping[str, bool]) -> Any:
     return node
 
 
-@pytest.fixture(scope="module", params=VARIANTS.values(), ids=VARIANTS.keys())
+@pytest.fixture(scope="module", params=list(VARIANTS.values()), ids=list(VARIANTS))
 def parameters(request: pytest.FixtureRequest) -> dict[str, str]:
     """What is deployed with: each condition of the template is met by some, and not by others."""
     given: dict[str, str] = request.param

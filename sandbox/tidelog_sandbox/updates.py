@@ -1,0 +1,50 @@
+"""Updates of a stack: what CloudFormation changes in place, and moto makes anew or leaves as it was."""
+
+from typing import Any
+
+from moto.iam.models import Role
+from moto.logs.models import LogGroup
+from moto.sns.models import Topic
+from moto.sqs.models import Queue
+
+from tidelog_sandbox.mending import mend
+
+
+def install() -> None:
+    """Let updates change roles, log groups, topics and queues in place."""
+    mend(Role, "update_from_cloudformation_json", classmethod(_update_role))
+    mend(LogGroup, "update_from_cloudformation_json", classmethod(_update_log_group))
+    mend(Topic, "update_from_cloudformation_json", classmethod(_update_topic))
+    mend(Queue, "update_from_cloudformation_json", classmethod(_update_queue))
+
+
+def _update_role(_cls: type[Role], original_resource: Role, _name: str, document: Any, *_: str) -> Role:
+    policies = {each["PolicyName"]: each["PolicyDocument"] for each in document["Properties"].get("Policies", [])}
+    for gone in original_resource.policies.keys() - policies.keys():
+        original_resource.delete_policy(gone)
+    for name, policy in policies.items():
+        original_resource.put_policy(name, policy)
+    return original_resource
+
+
+def _update_log_group(
+    _cls: type[LogGroup], original_resource: LogGroup, _name: str, document: Any, *_: str
+) -> LogGroup:
+    properties = document["Properties"]
+    original_resource.retention_in_days = properties.get("RetentionInDays")
+    original_resource.kms_key_id = properties.get("KmsKeyId")
+    return original_resource
+
+
+def _update_topic(_cls: type[Topic], original_resource: Topic, _name: str, document: Any, *_: str) -> Topic:
+    properties = document["Properties"]
+    original_resource.display_name = properties.get("DisplayName", "")
+    original_resource.kms_master_key_id = properties.get("KmsMasterKeyId") or ""
+    return original_resource
+
+
+def _update_queue(_cls: type[Queue], original_resource: Queue, _name: str, document: Any, *_: str) -> Queue:
+    fixed = {"QueueName", "FifoQueue", "Tags"}
+    values = {name: value for name, value in document["Properties"].items() if name not in fixed and value is not None}
+    original_resource._set_attributes(values)  # noqa: SLF001  # moto's own
+    return original_resource
