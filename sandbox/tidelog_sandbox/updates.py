@@ -18,8 +18,10 @@ def install() -> None:
     mend(Queue, "update_from_cloudformation_json", classmethod(_update_queue))
 
 
-def _update_role(_cls: type[Role], original_resource: Role, _name: str, document: Any, *_: str) -> Role:
-    policies = {each["PolicyName"]: each["PolicyDocument"] for each in document["Properties"].get("Policies", [])}
+def _update_role(_cls: type[Role], original_resource: Role, cloudformation_json: Any, **_: str) -> Role:
+    policies = {
+        each["PolicyName"]: each["PolicyDocument"] for each in cloudformation_json["Properties"].get("Policies", [])
+    }
     for gone in original_resource.policies.keys() - policies.keys():
         original_resource.delete_policy(gone)
     for name, policy in policies.items():
@@ -28,23 +30,27 @@ def _update_role(_cls: type[Role], original_resource: Role, _name: str, document
 
 
 def _update_log_group(
-    _cls: type[LogGroup], original_resource: LogGroup, _name: str, document: Any, *_: str
+    _cls: type[LogGroup], original_resource: LogGroup, cloudformation_json: Any, **_: str
 ) -> LogGroup:
-    properties = document["Properties"]
+    properties = cloudformation_json["Properties"]
     original_resource.retention_in_days = properties.get("RetentionInDays")
     original_resource.kms_key_id = properties.get("KmsKeyId")
     return original_resource
 
 
-def _update_topic(_cls: type[Topic], original_resource: Topic, _name: str, document: Any, *_: str) -> Topic:
-    properties = document["Properties"]
+def _update_topic(_cls: type[Topic], original_resource: Topic, cloudformation_json: Any, **_: str) -> Topic:
+    properties = cloudformation_json["Properties"]
     original_resource.display_name = properties.get("DisplayName", "")
     original_resource.kms_master_key_id = properties.get("KmsMasterKeyId") or ""
     return original_resource
 
 
-def _update_queue(_cls: type[Queue], original_resource: Queue, _name: str, document: Any, *_: str) -> Queue:
+def _update_queue(_cls: type[Queue], original_resource: Queue, cloudformation_json: Any, **_: str) -> Queue:
     fixed = {"QueueName", "FifoQueue", "Tags"}
-    values = {name: value for name, value in document["Properties"].items() if name not in fixed and value is not None}
+    values = {
+        name: value
+        for name, value in cloudformation_json["Properties"].items()
+        if name not in fixed and value is not None
+    }
     original_resource._set_attributes(values)  # noqa: SLF001  # moto's own
     return original_resource
