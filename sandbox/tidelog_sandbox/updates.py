@@ -12,13 +12,13 @@ from tidelog_sandbox.mending import mend
 
 def install() -> None:
     """Let updates change roles, log groups, topics and queues in place."""
-    mend(Role, "update_from_cloudformation_json", classmethod(_update_role))
-    mend(LogGroup, "update_from_cloudformation_json", classmethod(_update_log_group))
-    mend(Topic, "update_from_cloudformation_json", classmethod(_update_topic))
-    mend(Queue, "update_from_cloudformation_json", classmethod(_update_queue))
+    mend(Role, "update_from_cloudformation_json", staticmethod(_update_role))
+    mend(LogGroup, "update_from_cloudformation_json", staticmethod(_update_log_group))
+    mend(Topic, "update_from_cloudformation_json", staticmethod(_update_topic))
+    mend(Queue, "update_from_cloudformation_json", staticmethod(_update_queue))
 
 
-def _update_role(_cls: type[Role], original_resource: Role, cloudformation_json: Any, **_: str) -> Role:
+def _update_role(original_resource: Role, cloudformation_json: Any, **_: str) -> Role:
     policies = {
         each["PolicyName"]: each["PolicyDocument"] for each in cloudformation_json["Properties"].get("Policies", [])
     }
@@ -29,23 +29,21 @@ def _update_role(_cls: type[Role], original_resource: Role, cloudformation_json:
     return original_resource
 
 
-def _update_log_group(
-    _cls: type[LogGroup], original_resource: LogGroup, cloudformation_json: Any, **_: str
-) -> LogGroup:
+def _update_log_group(original_resource: LogGroup, cloudformation_json: Any, **_: str) -> LogGroup:
     properties = cloudformation_json["Properties"]
     original_resource.retention_in_days = properties.get("RetentionInDays")
     original_resource.kms_key_id = properties.get("KmsKeyId")
     return original_resource
 
 
-def _update_topic(_cls: type[Topic], original_resource: Topic, cloudformation_json: Any, **_: str) -> Topic:
+def _update_topic(original_resource: Topic, cloudformation_json: Any, **_: str) -> Topic:
     properties = cloudformation_json["Properties"]
     original_resource.display_name = properties.get("DisplayName", "")
     original_resource.kms_master_key_id = properties.get("KmsMasterKeyId") or ""
     return original_resource
 
 
-def _update_queue(_cls: type[Queue], original_resource: Queue, cloudformation_json: Any, **_: str) -> Queue:
+def _update_queue(original_resource: Queue, cloudformation_json: Any, **_: str) -> Queue:
     fixed = {"QueueName", "FifoQueue", "Tags"}
     values = {
         name: value
