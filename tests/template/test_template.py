@@ -216,16 +216,18 @@ def test_a_dead_letter_raises_an_alarm_that_reaches_the_administrators(resources
 
 
 ALARMS = {
-    "DeadLettersAlarm": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "notBreaching"),
-    "MissedTicksAlarm": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "notBreaching"),
-    "OldestMessageAlarm": ("AWS/SQS", "ApproximateAgeOfOldestMessage", "notBreaching"),
-    "SchedulerErrorsAlarm": ("AWS/Lambda", "Errors", "notBreaching"),
-    "WorkerErrorsAlarm": ("AWS/Lambda", "Errors", "notBreaching"),
-    "NoTickAlarm": ("tidelog", "Ticks", "breaching"),
-    "StaleTablesAlarm": ("tidelog", "StalestTableSeconds", "ignore"),
-    "HorizonAlarm": ("tidelog", "HorizonHeldSeconds", "ignore"),
-    "RefusedTablesAlarm": ("tidelog", "RefusedTables", "ignore"),
+    "DeadLettersAlarm": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "Maximum", "notBreaching"),
+    "MissedTicksAlarm": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "Maximum", "notBreaching"),
+    "OldestMessageAlarm": ("AWS/SQS", "ApproximateAgeOfOldestMessage", "Maximum", "notBreaching"),
+    "SchedulerErrorsAlarm": ("AWS/Lambda", "Errors", "Sum", "notBreaching"),
+    "WorkerErrorsAlarm": ("AWS/Lambda", "Errors", "Sum", "notBreaching"),
+    "NoTickAlarm": ("tidelog", "Ticks", "Sum", "breaching"),
+    "StaleTablesAlarm": ("tidelog", "StalestTableSeconds", "Maximum", "ignore"),
+    "HorizonAlarm": ("tidelog", "HorizonHeldSeconds", "Maximum", "ignore"),
+    "RefusedTablesAlarm": ("tidelog", "RefusedTables", "Maximum", "ignore"),
 }
+"""Depths and ages at their highest, events counted. What is not told of is well, but for ticks, and for what only ticks
+tell of, which stays as it was."""
 
 
 def test_whatever_fails_or_falls_silent_has_an_alarm_with_words(of_type: Find, parameters: dict[str, str]) -> None:
@@ -233,7 +235,8 @@ def test_whatever_fails_or_falls_silent_has_an_alarm_with_words(of_type: Find, p
     alarms = of_type("CloudWatch::Alarm")
 
     assert {
-        name: (alarm["Namespace"], alarm["MetricName"], alarm["TreatMissingData"]) for name, alarm in alarms.items()
+        name: (alarm["Namespace"], alarm["MetricName"], alarm["Statistic"], alarm["TreatMissingData"])
+        for name, alarm in alarms.items()
     } == ALARMS
     for name, alarm in alarms.items():
         assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "Administrators"}]
@@ -287,6 +290,36 @@ def test_a_tick_that_can_not_be_started_or_fails_is_kept(resources: dict[str, An
     for role in ("ScheduleRole", "SchedulerRole"):
         [statement] = [each for each in statements(resources[role]) if each["Sid"] == "KeepMissedTicks"]
         assert (statement["Action"], statement["Resource"]) == (["sqs:SendMessage"], [kept])
+
+
+def test_a_second_stack_of_the_region_finds_no_name_taken(template: dict[str, Any]) -> None:
+    """What has a name of its own has the stack's in it."""
+    named = {
+        (name, key): value
+        for name, resource in template["Resources"].items()
+        for key, value in resource.get("Properties", {}).items()
+        if re.fullmatch(r"(Queue|Alarm|Dashboard|Topic|Role|Bucket|Layer|LogGroup|Function|Group|Schedule)?Name", key)
+        and resource["Type"] not in ("AWS::Lambda::EventSourceMapping", "AWS::Lambda::EventInvokeConfig")
+    }
+    assert named
+    for (name, key), value in named.items():
+        assert "${AWS::StackName}" in value["Fn::Sub"], (name, key)
+
+
+def test_what_a_parameter_may_be_is_said_and_its_default_is_that(template: dict[str, Any]) -> None:
+    """By a pattern with words for it, by values or by a least one; lists of ids have types, tables any name."""
+    for name, parameter in template["Parameters"].items():
+        pattern, default = parameter.get("AllowedPattern"), parameter.get("Default")
+        assert ("ConstraintDescription" in parameter) == (pattern is not None), name
+        if parameter["Type"] == "String" and name not in ("IncludeTables", "ExcludeTables"):
+            assert pattern or parameter["AllowedValues"], name
+        if parameter["Type"] == "Number":
+            assert "MinValue" in parameter or default in parameter["AllowedValues"], name
+            assert default >= parameter.get("MinValue", 0), name
+            assert default <= parameter.get("MaxValue", default), name
+        if pattern and default is not None:
+            assert re.search(pattern, default), name
+        assert default in parameter.get("AllowedValues", [default]), name
 
 
 def test_every_parameter_is_explained_and_shown_in_a_group(template: dict[str, Any]) -> None:
