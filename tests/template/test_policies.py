@@ -54,21 +54,28 @@ def test_only_the_services_may_take_the_roles(of_type: Find) -> None:
 def test_what_is_not_sent_by_tls_is_refused(resources: dict[str, Any], of_type: Find) -> None:
     """By bucket, queues and topic, for everybody."""
     policies = {kind: of_type(f"{kind}Policy") for kind in ("S3::Bucket", "SQS::Queue", "SNS::Topic")}
-    for kind, [policy] in ((kind, list(found.values())) for kind, found in policies.items()):
+    for kind, policy in [(kind, policy) for kind, found in policies.items() for policy in found.values()]:
         [denied] = [each for each in policy["PolicyDocument"]["Statement"] if each["Sid"] == "OnlyByTls"]
         assert (denied["Effect"], denied["Principal"]) == ("Deny", "*"), kind
         assert denied["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
         assert not [
             each for each in policy["PolicyDocument"]["Statement"] if each["Effect"] == "Allow" and kind != "SNS::Topic"
         ]
-    [queues] = policies["SQS::Queue"].values()
-    assert {queue["Ref"] for queue in queues["Queues"]} == set(of_type("SQS::Queue"))
+    queues = {name for policy in policies["SQS::Queue"].values() for name in denied_queues(policy)}
+    assert queues == set(of_type("SQS::Queue"))
     [lake] = policies["S3::Bucket"].values()
     assert lake["Bucket"] == {"Ref": "Lake"}
     assert lake["PolicyDocument"]["Statement"][0]["Resource"] == [
         {"Fn::GetAtt": ["Lake", "Arn"]},
         {"Fn::Sub": "${Lake.Arn}/*"},
     ]
+
+
+def denied_queues(policy: dict[str, Any]) -> list[str]:
+    """Return the queue of a policy, which is the resource too."""
+    [queue], [statement] = policy["Queues"], policy["PolicyDocument"]["Statement"]
+    assert statement["Resource"] == {"Fn::GetAtt": [queue["Ref"], "Arn"]}
+    return [queue["Ref"]]
 
 
 def test_data_ledger_and_schema_are_created_and_never_overwritten(resources: dict[str, Any]) -> None:
