@@ -129,7 +129,7 @@ def database_errors(operation: str, subject: object) -> Iterator[None]:
     except DatabaseError as error:
         raise _of_sqlstate(error, operation, subject) from error
     except ssl.SSLCertVerificationError as error:
-        hint = "Give the authority that signed the server's certificate, or ask for less by name (require)"
+        hint = "Put its authority into the secret (ca), or ask for less by name (require)"
         raise AccessDenied(
             operation, subject, f"the server's certificate is not trusted: {error.verify_message}", hint
         ) from error

@@ -306,7 +306,8 @@ class Source:
                 raise
             credentials = current
             connection = self._connected(credentials)
-        self._credentials = credentials
+        if not credentials.passing:
+            self._credentials = credentials
         return connection
 
     def _connected(self, credentials: Credentials) -> Connection:

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,12 @@ PUBLIC = {
     "DatabaseSecretArn": "arn:aws:secretsmanager:eu-west-2:123456789012:secret:database-AbCdEf",
     "AdminEmail": "admin@example.org",
 }
-PRIVATE = {**PUBLIC, "SubnetIds": "subnet-1,subnet-2", "SecurityGroupIds": "sg-1"}
+PRIVATE = {
+    **PUBLIC,
+    "SubnetIds": "subnet-1,subnet-2",
+    "SecurityGroupIds": "sg-1",
+    "DatabaseIamUser": "arn:aws:rds-db:eu-west-2:123456789012:dbuser:db-ABCDEFGHIJKL/tidelog",
+}
 NO_VALUE = {"Ref": "AWS::NoValue"}
 READERS: dict[str, Callable[[Mapping[str, str]], object]] = {
     "SchedulerFunction": read_scheduler_settings,
@@ -33,17 +38,20 @@ READERS: dict[str, Callable[[Mapping[str, str]], object]] = {
 QUEUES = ("WorkQueue", "BackfillQueue")
 
 
-def decided(node: Any, *, in_vpc: bool) -> Any:
-    """Return a part of the template with Fn::If decided; its one condition says whether there are subnets."""
+CONDITIONS = {"InVpc": "SubnetIds", "WithIam": "DatabaseIamUser"}
+"""Each holds where a parameter is given."""
+
+
+def decided(node: Any, given: Collection[str]) -> Any:
+    """Return a part of the template with Fn::If decided for some parameters."""
     match node:
         case {"Fn::If": [condition, yes, no]}:
-            assert condition == "InVpc"
-            return decided(yes if in_vpc else no, in_vpc=in_vpc)
+            return decided(yes if CONDITIONS[condition] in given else no, given)
         case dict():
-            items = {key: decided(value, in_vpc=in_vpc) for key, value in node.items()}
+            items = {key: decided(value, given) for key, value in node.items()}
             return {key: value for key, value in items.items() if value != NO_VALUE}
         case list():
-            return [value for item in node if (value := decided(item, in_vpc=in_vpc)) != NO_VALUE]
+            return [value for item in node if (value := decided(item, given)) != NO_VALUE]
     return node
 
 
@@ -58,7 +66,7 @@ def parameters(request: pytest.FixtureRequest) -> dict[str, str]:
 def template(parameters: dict[str, str]) -> dict[str, Any]:
     """The template as CloudFormation makes it."""
     translated = translate(ROOT / "template.yaml", parameters, "eu-west-2")
-    result: dict[str, Any] = decided(translated, in_vpc="SubnetIds" in parameters)
+    result: dict[str, Any] = decided(translated, parameters)
     return result
 
 
@@ -382,7 +390,7 @@ def test_a_role_reaches_only_the_services_that_its_function_calls(
     """Beside the VPC, these."""
     actions = {action for statement in statements(resources[role]) for action in statement["Action"]}
 
-    assert {action.partition(":")[0] for action in actions} - {"ec2"} == services
+    assert {action.partition(":")[0] for action in actions} - {"ec2", "rds-db"} == services
     assert not [action for action in actions if "Delete" in action and not action.startswith(("sqs:", "ec2:"))]
 
 
@@ -391,6 +399,17 @@ def test_the_scheduler_reaches_one_object_of_the_lake(resources: dict[str, Any])
     [ticks] = [each for each in statements(resources["SchedulerRole"]) if each["Action"][0].startswith("s3:")]
     assert ticks["Action"] == ["s3:GetObject", "s3:PutObject"]
     assert ticks["Resource"] == [{"Fn::Sub": f"${{Lake.Arn}}/{KEY}"}]
+
+
+@pytest.mark.parametrize("role", ["SchedulerRole", "WorkerRole"])
+def test_both_functions_connect_as_one_user_of_the_database_where_iam_knows_it(
+    role: str, resources: dict[str, Any], parameters: dict[str, str]
+) -> None:
+    """The one that is named, and as nobody where a password is used; the functions are told which."""
+    found = [each for each in statements(resources[role]) if each["Action"] == ["rds-db:connect"]]
+    assert [each["Resource"] for each in found] == [[{"Ref": "DatabaseIamUser"}]] * ("DatabaseIamUser" in parameters)
+    variables = resources[role.replace("Role", "Function")]["Environment"]["Variables"]
+    assert variables["TIDELOG_DATABASE_AUTHENTICATION"] == ("iam" if found else "password")
 
 
 @pytest.mark.parametrize("role", ["SchedulerRole", "WorkerRole"])
