@@ -9,8 +9,6 @@ from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import typer
 
-from tidelog_sandbox.credentials import secret_content
-
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _TLS = {"verify-full": "verify-full", "verify-ca": "verify-full", "require": "require", "disable": "disable"}
 
@@ -59,6 +57,8 @@ def read_address(database: str) -> tuple[dict[str, object], str]:
         typer.BadParameter: it has an option that is none, or names a file that can't be read.
         SandboxError: it is no address.
     """
+    from tidelog_sandbox.credentials import secret_content  # noqa: PLC0415 - the sandbox takes long to load
+
     parts = urlsplit(database)
     options = parse_qs(parts.query)
     if unknown := sorted(set(options) - {"sslmode", "sslrootcert"}):
