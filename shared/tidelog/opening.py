@@ -11,6 +11,7 @@ from pg8000.native import Connection
 from tidelog import catalog
 from tidelog.continuity import check_caught_up
 from tidelog.errors import DatabaseBusy
+from tidelog.failures import sqlstate
 from tidelog.readings import undelta
 from tidelog.state import State
 from tidelog.tables import Table, TableName
@@ -53,7 +54,7 @@ def _snapshot(connection: Connection, table: TableName, deadline: float, after: 
     try:
         _lock(connection, table, deadline)
     except DatabaseError as error:
-        if _code(error) != _UNDEFINED_TABLE:
+        if sqlstate(error) != _UNDEFINED_TABLE:
             raise
         first = _look(connection)  # A standby may not have it yet.
         check_caught_up(after, msgspec.structs.replace(first, replayed=first.wal_position), table)
@@ -85,10 +86,6 @@ def _lock(connection: Connection, table: TableName, deadline: float) -> None:
         connection.run(f"{begin}; LOCK TABLE {table.sql} IN ACCESS SHARE MODE")
     except DatabaseError as error:
         connection.run("ROLLBACK")
-        if _code(error) != _WRONG_OBJECT_TYPE:
+        if sqlstate(error) != _WRONG_OBJECT_TYPE:
             raise
         connection.run(begin)
-
-
-def _code(error: DatabaseError) -> object:
-    return error.args[0].get("C") if isinstance(error.args[0], dict) else None

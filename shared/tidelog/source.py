@@ -20,6 +20,7 @@ from tidelog.failures import database_errors
 from tidelog.horizon import Horizon
 from tidelog.opening import open_table
 from tidelog.quoting import identifier, literal
+from tidelog.refusals import explained_refusals
 from tidelog.state import State
 from tidelog.stream import Gathering, Sink, pull
 from tidelog.tables import Leaf, Relation, Table, TableName
@@ -215,7 +216,7 @@ class Source:
             InvalidSetting: its configuration does not fit it.
             DatabaseUnreachable, DatabaseBusy, AccessDenied: as they say.
         """
-        with self._guarded("read", table) as connection:
+        with self._guarded("read", table) as connection, explained_refusals(connection, table):
             deadline, settings = time.monotonic() + seconds, self._settings(table)
             found, snapshot = open_table(connection, table, deadline, after or State())
             opened = OpenTable(connection, configured(found, settings), settings, snapshot, deadline)
