@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from tidelog.errors import (
     AccessDenied,
@@ -183,6 +184,9 @@ def store_errors(operation: str, subject: object) -> Iterator[None]:
         kind, hint = _AWS_CODES.get(code, _AWS_CODES[""])
         said = "refused" if kind is AccessDenied else "answered"
         raise kind(operation, subject, f"AWS {said} ({code})", hint) from error
+    except ResponseParserError:
+        # Its message has all that was answered, which may be a page of whatever stands in between.
+        raise StoreUnreachable(operation, subject, "the answer is not AWS's", _AWS_CODES[""][1]) from None
     except BotoCoreError as error:
         raise StoreUnreachable(operation, subject, type(error).__name__, _AWS_CODES[""][1]) from error
 
