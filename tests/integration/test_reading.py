@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pg8000.exceptions import DatabaseError
 
 from tests.tide import Tide, wait_for
 from tidelog import ingesting, planning
@@ -14,6 +17,7 @@ from tidelog.readings import undelta
 from tidelog.tables import TableName
 from tidelog.windows import Window
 
+DATABASE = (Path(__file__).parents[2] / "docs" / "database.md").read_text(encoding="utf-8")
 CREATE = "CREATE TABLE t (id int PRIMARY KEY, v int NOT NULL DEFAULT 0)"
 
 
@@ -362,6 +366,37 @@ def test_the_grants_of_a_refusal_are_all_that_it_takes(tide: Tide, role: str) ->
     tide.run(refused.value.hint.removeprefix("Run "))
     tide.ingest(name, source=source)
     assert tide.values("id", name) == [1, 2]
+
+
+def test_the_documented_role_can_do_all_that_is_needed_and_nothing_else(tide: Tide, role: str) -> None:
+    """Its statements are run as they stand: a run, a sweep, a tick, a verification; no write."""
+    [create, *grants] = re.findall(r"[^;]+;", re.findall(r"```sql\n(.*?)```", DATABASE, re.DOTALL)[0])
+    assert create.strip() == "CREATE ROLE tidelog LOGIN PASSWORD 'a long one' CONNECTION LIMIT 20;"
+    tide.run("CREATE TABLE before (id int PRIMARY KEY, updated_at timestamptz)")
+    tide.run(*(grant.replace("tidelog", role) for grant in grants))
+    tide.run("CREATE TABLE later (id int PRIMARY KEY, updated_at timestamptz) PARTITION BY LIST (id)")
+    tide.run("CREATE TABLE part PARTITION OF later DEFAULT", "CREATE SCHEMA kept CREATE TABLE secret (id int)")
+    source = tide.database.source(role)
+    for ask in (source.tallied, source.horizon, source.relations):
+        assert ask()
+    for table in ("public.before", "public.later"):
+        tide.run(f"INSERT INTO {table} VALUES (1, now()), (2, NULL)")
+        tide.database.pass_horizon()
+        tide.ingest(table, source=source)
+        tide.sweep(table, source=source)
+        assert tide.values("id", table) == [1, 2]
+        assert tide.verify(table, user=role).is_right
+    with pytest.raises(AccessDenied, match='GRANT USAGE ON SCHEMA "kept"'):
+        tide.ingest("kept.secret", source=source)
+    with tide.database.session(role) as session:
+        for statement in (
+            "INSERT INTO before VALUES (3)",
+            "DELETE FROM before",
+            "CREATE TABLE mine ()",
+            "DROP TABLE later",
+        ):
+            with pytest.raises(DatabaseError, match="42501"):
+                session.run(statement)
 
 
 def test_of_many_partitions_that_may_not_be_read_some_are_named(tide: Tide, role: str) -> None:
