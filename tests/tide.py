@@ -23,6 +23,7 @@ from tidelog.chunking import Chunking
 from tidelog.configurations import Configurations
 from tidelog.credentials import Credentials
 from tidelog.events import Event, Ingested, Remade, Supplied, follows
+from tidelog.glancing import Glances
 from tidelog.ingesting import Ingestion
 from tidelog.lake import read_segment_key
 from tidelog.ledger import Ledger
@@ -110,7 +111,16 @@ class Database:
     def pass_horizon(self) -> None:
         """Wait until all transactions that are under way now have ended: other tests' may be among them."""
         now = self.one("SELECT pg_current_xact_id()::text::bigint")
-        wait_for(lambda: self.one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint") > now)
+        self._wait_for_horizon(now + 1)
+
+    def hold_horizon(self, session: pg8000.native.Connection) -> None:
+        """Begin a transaction that holds the horizon, and wait until none of other tests holds it further back."""
+        session.run("BEGIN")
+        [[oldest]] = session.run("SELECT pg_current_xact_id()::text::bigint")
+        self._wait_for_horizon(oldest)
+
+    def _wait_for_horizon(self, transaction: int) -> None:
+        wait_for(lambda: self.one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint") >= transaction)
 
     @contextmanager
     def session(self, user: str = "postgres") -> Iterator[pg8000.native.Connection]:
@@ -198,6 +208,7 @@ class Tide:
         self.ledger = self._ledger(lake.s3)
         self.parameters = Parameters(lake.ssm, lake.prefix)
         self.outbox = Outbox()
+        self.glances = Glances()
 
     def configure(self, document: str) -> int:
         """Write the configuration, and put it in force; return its version."""
@@ -226,6 +237,7 @@ class Tide:
             parameters=Parameters(ssm or self.lake.ssm, self.lake.prefix),
             backfill_queue=self.outbox,
             limits=limits,
+            glances=self.glances,
             now=self.now,
         )
 
