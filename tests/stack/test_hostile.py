@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -16,7 +18,9 @@ from tests.conftest import CreateDatabase
 from tests.sandbox.conftest import taken
 from tests.stack.command import address, environment
 from tests.stack.office import PARAMETERS, Office
+from tidelog import records
 from tidelog.errors import TidelogError
+from tidelog.events import Event
 from tidelog.quoting import identifier, literal
 from tidelog.tables import TableName
 from tidelog_cli.main import app
@@ -219,48 +223,39 @@ def test_messages_that_mean_harm_end_among_the_dead_letters(den: Den) -> None:
     assert den.is_unharmed()
 
 
-def test_objects_that_mean_harm_are_reported_by_who_reads_them(den: Den, tmp_path: Path) -> None:
-    """A lake that somebody has tampered with: an event that names a file elsewhere, one nested without end."""
-    lake, secret = tmp_path / "lake", tmp_path / "secret.jsonl.gz"
-    secret.write_bytes(b"canary")
-    table = "public.bystander"
-    for key in den.tide.lake.keys(f"ledger/{table}/") + den.tide.lake.keys(f"schema/{table}/"):
-        path = lake / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(den.tide.lake.body(key))
-    first = min((lake / "ledger" / table).iterdir())
-    event = json.loads(first.read_text("utf-8"))
-    changed = []
-    for harm in (f"data/{table}/../../../secret.jsonl.gz", str(secret), "data/\0", f"data/{table}/{'x' * 5000}"):
-        changed.append(json.dumps({**event, "what": json.loads(json.dumps(event["what"]).replace(_key(event), "@"))}))
-        changed[-1] = changed[-1].replace('"@"', json.dumps(harm))
-    for text in (*changed, DEEPER, f'{{"x":{DEEPER}}}', "", "\0", '"' + "9" * 10_000):
-        first.write_text(text, "utf-8")
+def test_objects_that_mean_harm_are_nothing_but_wrong(den: Den, tmp_path: Path) -> None:
+    """A lake that somebody has tampered with who can seal events: a segment is a file elsewhere, JSON has no end."""
+    table, lake, secret = "public.victim", tmp_path / "lake", tmp_path / "secret.jsonl.gz"
+    den.tide.run("CREATE TABLE victim AS SELECT 1 AS id")
+    den.tick()
+    for folder in ("data", "ledger", "schema"):
+        for key in den.tide.lake.keys(f"{folder}/{table}/"):
+            path = lake / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(den.tide.lake.body(key))
+    [first] = (lake / "ledger" / table).iterdir()
+    event = records.decode(first.read_bytes())
+    assert event.segment
+    secret.write_bytes(gzip.compress(b'{"id":"canary"}\n'))
+    keys = (f"data/{table}/../../../secret.jsonl.gz", str(secret), "/", "data/\0", f"data/{'x' * 5000}")
+    harmful = [records.encode(records.sealed(replaced(event, event.segment.key, key))) for key in keys]
+    bombs = (DEEPER, f'{{"x":{DEEPER}}}', "", "\0", '"' + "9" * 10_000)
+    for data in (*harmful, *(bomb.encode() for bomb in bombs)):
+        first.write_bytes(data)
         for command in (
             ("latest", table, "--key", "id", "--to", "out.csv", "--force"),
             ("verify", "--ledger-only"),
             ("history", table),
         ):
             code, printed, died = den.command(*command, "--lake", str(lake), cwd=tmp_path)
-            assert died is None, (command, text[:200], died)
+            assert died is None, (command, data[:200], died)
             assert "canary" not in printed
-            assert code == 1 or command[0] != "verify", (command, text[:200], printed)
-    assert {path.name for path in tmp_path.iterdir()} <= {"lake", "secret.jsonl.gz", "out.csv"}
+            assert code == 1 or command[0] != "verify", (command, data[:200], printed)
+            assert not [path for path in tmp_path.glob("out*") if "canary" in path.read_text("utf-8")]
 
 
-def _key(event: dict[str, object]) -> str:
-    found = [value for value in _texts(event) if value.startswith("data/")]
-    assert len(set(found)) == 1
-    return found[0]
-
-
-def _texts(value: object) -> Iterator[str]:
-    match value:
-        case str():
-            yield value
-        case dict():
-            for each in value.values():
-                yield from _texts(each)
-        case list():
-            for each in value:
-                yield from _texts(each)
+def replaced(event: Event, key: str, by: str) -> Event:
+    """Return an event with another key of its segment."""
+    text = msgspec.json.encode(event).decode()
+    assert json.dumps(key) in text
+    return msgspec.json.decode(text.replace(json.dumps(key), json.dumps(by)), type=Event)
