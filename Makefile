@@ -50,8 +50,8 @@ bench-verify: $(READY)
 audit: $(READY)
 	@test -x .tidelog/audit/bin/pip-audit || { $(BIN)/python -m venv .tidelog/audit && \
 		.tidelog/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
-	.tidelog/audit/bin/pip-audit --disable-pip --require-hashes --requirement shared/requirements.txt
-	.tidelog/audit/bin/pip-audit --disable-pip --no-deps --requirement constraints.txt
+	.tidelog/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement shared/requirements.txt
+	.tidelog/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 SOAK := 3600
 soak: $(READY)
