@@ -3,7 +3,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test setup lint checkov format bench bench-peers bench-verify soak clean
+.PHONY: help demo test setup lint checkov format bench bench-peers bench-verify soak audit clean
 
 help:
 	@echo "make demo         ingest a sample database on this machine and show it"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench-peers  what tools with a timestamp cursor lose: dlt, tap-postgres (installed to .tidelog); two minutes"
 	@echo "make bench-verify prove that a lake of ten million rows is right: time and memory; five minutes"
 	@echo "make soak         an hour of steps in any order: writers, DDL, ticks, sweeps, crashes (SOAK=60 for a minute)"
+	@echo "make audit        ask for known vulnerabilities of the pinned packages (pip-audit; needs the internet)"
 	@echo "make clean        remove what the others made"
 
 demo: $(READY)
@@ -56,6 +57,12 @@ bench-peers: $(READY)
 
 bench-verify: $(READY)
 	$(BIN)/python -m benchmarks.verifying
+
+audit: $(READY)
+	@test -x .tidelog/audit/bin/pip-audit || { $(BIN)/python -m venv .tidelog/audit && \
+		.tidelog/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
+	.tidelog/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement shared/requirements.txt
+	.tidelog/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 SOAK := 3600
 soak: $(READY)

@@ -73,6 +73,7 @@ def worker_environment(cloud: Cloud, store: Store, bucket: str, **settings: str)
         "STACK": "bench",
         "DATABASE_SECRET": _SECRET,
         "DATABASE_TLS": "disable",
+        "DATABASE_AUTHENTICATION": "password",
         "LOCK_SECONDS": "10",
         "BUCKET": bucket,
         "PARAMETERS": f"/tidelog/{bucket}",

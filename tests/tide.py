@@ -322,11 +322,12 @@ class Tide:
         *,
         store: Store | None = None,
         summary: Callable[[], Summary | None] | None = None,
+        user: str = "postgres",
         **more: Any,
     ) -> Verified:
-        """Verify a table, here or as a copy of the lake has it."""
+        """Verify a table as some role, here or as a copy of the lake has it."""
         name = TableName.parse(table)
-        credentials = self.database.server.credentials(self.database.name)
+        credentials = self.database.server.credentials(self.database.name, user)
         with tempfile.TemporaryDirectory() as work:
             lake = store or Bucket(self.lake.s3, self.lake.bucket)
             verifying = Verifying(lake, lambda: credentials, "disable", **{"work": Path(work), **more})

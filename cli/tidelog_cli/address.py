@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import typer
 
@@ -17,7 +17,7 @@ DATABASE = typer.Option(
     metavar="URL",
     help="postgresql://user@host:port/db. The password may stand in it (user:password@) or in PGPASSWORD. "
     "Add ?sslmode=verify-full, require or disable; without it the server's certificate is verified, unless the "
-    "server is on this machine.",
+    "server is on this machine. &sslrootcert=FILE names the authority that has signed it.",
 )
 Database = Annotated[str, DATABASE]
 AnyDatabase = Annotated[str | None, DATABASE]
@@ -50,24 +50,31 @@ ConfigFile = Annotated[
 ]
 
 
-def read_address(database: str) -> tuple[str, str]:
-    """Return a database's address without options, the password of the environment in it, and the kind of TLS.
+def read_address(database: str) -> tuple[dict[str, object], str]:
+    """Return what a database's address says, as its secret would, with the password of the environment, and the TLS.
 
     Raises:
-        typer.BadParameter: it has an option that is none.
+        typer.BadParameter: it has an option that is none, or names a file that can't be read.
+        SandboxError: it is no address.
     """
+    from tidelog_sandbox.credentials import secret_content  # noqa: PLC0415 - the sandbox takes long to load
+
     parts = urlsplit(database)
     options = parse_qs(parts.query)
-    if unknown := set(options) - {"sslmode"}:
-        raise typer.BadParameter(
-            f"{unknown.pop()} is no option of the address: only sslmode is", param_hint="--database"
-        )
-    default = "disable" if parts.hostname in _LOOPBACK else "verify-full"
+    if unknown := sorted(set(options) - {"sslmode", "sslrootcert"}):
+        reason = f"{unknown[0]} is no option of the address: only sslmode and sslrootcert are"
+        raise typer.BadParameter(reason, param_hint="--database")
+    default = "disable" if parts.hostname in _LOOPBACK and "sslrootcert" not in options else "verify-full"
     mode = options.get("sslmode", [default])[0]
     if mode not in _TLS:
         raise typer.BadParameter(f"sslmode {mode} is not one of {', '.join(_TLS)}", param_hint="--database")
-    where = parts.netloc
-    if parts.username and parts.password is None and "PGPASSWORD" in os.environ:
-        user, _, host = where.rpartition("@")
-        where = f"{user}:{quote(os.environ['PGPASSWORD'], safe='')}@{host}"
-    return urlunsplit((parts.scheme, where, parts.path, "", "")), _TLS[mode]
+    content = secret_content(urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")))
+    if parts.password is None and "PGPASSWORD" in os.environ:
+        content["password"] = os.environ["PGPASSWORD"]
+    if path := options.get("sslrootcert", [""])[0]:
+        try:
+            content["ca"] = Path(path).read_text("ascii")
+        except (OSError, ValueError) as error:
+            reason = f"sslrootcert {path} can't be read: {type(error).__name__}"
+            raise typer.BadParameter(reason, param_hint="--database") from error
+    return content, _TLS[mode]

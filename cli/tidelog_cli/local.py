@@ -114,7 +114,7 @@ def deployed(
     from tidelog_sandbox.sandbox import Sandbox  # noqa: PLC0415 - it takes long to load, and --help needs none of it
 
     document = read_document(config) if config else None
-    address, tls = read_address(database)
+    content, tls = read_address(database)
     lake.mkdir(parents=True, exist_ok=True)
     parameters = {
         "AdminEmail": "administrator@example.com",
@@ -126,7 +126,7 @@ def deployed(
     }
     with ExitStack() as stack:
         with live_line("deploying the template on this machine"):
-            sandbox = stack.enter_context(Sandbox(_template(), parameters=parameters, database=address, lake=lake))
+            sandbox = stack.enter_context(Sandbox(_template(), parameters=parameters, database=content, lake=lake))
         deployment = Stack("tidelog", sandbox.outputs, sandbox.client)
         if document is not None:
             deployment.configurations.write(document)

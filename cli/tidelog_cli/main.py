@@ -66,7 +66,7 @@ def main() -> None:
     try:
         app()
     except _told() as error:
-        typer.secho(f"tidelog: {error}", fg=typer.colors.RED, err=True)
+        _tell(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
@@ -76,8 +76,14 @@ def main() -> None:
     except OSError as error:
         if error.filename is None and error.errno != errno.ENOSPC:
             raise
-        typer.secho(f"tidelog: {error.filename or 'write'}: {error.strerror}", fg=typer.colors.RED, err=True)
+        _tell(f"{error.filename or 'write'}: {error.strerror}")
         sys.exit(1)
+
+
+def _tell(error: str) -> None:
+    from tidelog_cli.output import console  # noqa: PLC0415 - it takes a while to load
+
+    console(err=True).print(f"tidelog: {error}", style="red")
 
 
 def _told() -> tuple[type[Exception], ...]:

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import typer
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.prompt import Confirm
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 _WIDE = 240  # where nobody looks, nothing is cut off
+
+# What a terminal takes for an order to it, and what turns the direction of writing: names may hold it.
+_ORDERS = {*range(32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {ord("\n"), ord("\t")}
+_SHOWN = {code: chr(code).encode("unicode_escape").decode() for code in _ORDERS}
+
+
+class _Screen(Console):
+    """A screen that no name of a table can give orders to."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render something, with the control characters of its texts spelt out."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(segment.text.translate(_SHOWN), segment.style)
 
 
 def console(*, err: bool = False) -> Console:
     """Return the screen, or what stands in its place. Text is printed as it is, whatever a table is called."""
     stream = sys.stderr if err else sys.stdout
     width = None if stream.isatty() else _WIDE
-    return Console(file=stream, width=width, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    return _Screen(file=stream, width=width, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def size(count: int) -> str:

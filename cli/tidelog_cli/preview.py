@@ -21,7 +21,6 @@ from tidelog.surveying import Survey, Surveyed, survey
 from tidelog_cli.address import read_address
 from tidelog_cli.config import read_document
 from tidelog_cli.output import aligned, console, counted, live_bar, size
-from tidelog_sandbox.credentials import secret_content
 
 _SHOWN_STATEMENTS = 4
 _SHOWN_COLUMNS = 6
@@ -46,8 +45,8 @@ def preview(
         DatabaseUnreachable, AccessDenied, DatabaseBusy: as they say.
     """
     configuration = Configuration.parse(read_document(config)) if config else Configuration()
-    address, tls = read_address(database)
-    credentials = msgspec.convert(secret_content(address), Credentials)
+    content, tls = read_address(database)
+    credentials = msgspec.convert(content, Credentials)
     limits = Limits(
         look_back=0, time_bound_bytes=time_bound * 2**20, chunk_bytes=chunk * 2**20, failover_margin=0, fresh=0
     )

@@ -13,9 +13,10 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
+from botocore.session import get_session
 from rich.console import Console
 
-from tidelog.credentials import Credentials, read_credentials
+from tidelog.credentials import Credentials, DatabaseSecret, iam_token
 from tidelog.history import History
 from tidelog.parameters import Parameters
 from tidelog.stores import Store
@@ -26,7 +27,6 @@ from tidelog_cli.address import read_address
 from tidelog_cli.output import aligned, console, counted, live_bar
 from tidelog_cli.place import AnyLake, AnyStack, find_place
 from tidelog_cli.stack import Stack
-from tidelog_sandbox.credentials import secret_content
 
 _SHOWN_KEYS, _SHOWN_FINDINGS, _MOST_KEYS = 20, 20, 10_000
 _HOW = {"missing": "is not in the lake", "different": "is otherwise in the lake"}
@@ -146,14 +146,15 @@ def _database(
     if ledger_only:
         return None, "disable", ""
     if database:
-        address, tls = read_address(database)
-        found = msgspec.convert(secret_content(address), Credentials)
+        content, tls = read_address(database)
+        found = msgspec.convert(content, Credentials)
         return lambda: found, tls, str(found)
     if not stack:
         reason = "name the database with --database, or leave it alone with --ledger-only"
         raise typer.BadParameter(reason, param_hint="--database")
     secret = stack.parameters["DatabaseSecretArn"]
-    return partial(read_credentials, stack.client("secretsmanager"), secret), stack.parameters["DatabaseTls"], secret
+    token = iam_token(get_session()) if stack.parameters.get("DatabaseIamUser") else None
+    return DatabaseSecret(stack.client("secretsmanager"), secret, token), stack.parameters["DatabaseTls"], secret
 
 
 def _show(screen: Console, done: list[Verified]) -> None:

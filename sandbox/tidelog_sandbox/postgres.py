@@ -47,6 +47,9 @@ class Postgres:
         password: of the superuser ``postgres``. Without one it is random, which suits a new cluster only.
     """
 
+    # The collation is the built-in one: no locale of the machine is needed, and the order is the same everywhere.
+    _LOCALE: tuple[str, ...] = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+
     def __init__(
         self, directory: Path | None = None, settings: Mapping[str, str] | None = None, password: str | None = None
     ) -> None:
@@ -81,6 +84,9 @@ class Postgres:
         """A connection string, with the password."""
         secret = quote(password or self.password, safe="")
         return f"postgresql://{quote(user, safe='')}:{secret}@127.0.0.1:{self.port}/{quote(database, safe='')}"
+
+    def _address(self, database: str) -> str:
+        return f"postgresql://{USER}@127.0.0.1:{self.port}/{quote(database, safe='')}"
 
     def start(self) -> None:
         """Start the server, and return when it takes connections. A new cluster is made first if there is none.
@@ -138,7 +144,8 @@ class Postgres:
             SandboxError: an error of the server, in its words.
         """
         done = subprocess.run(  # noqa: S603  # psql reads SQL, not shell
-            [self.binaries / "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-f", "-", self.url(database)],
+            [self.binaries / "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-f", "-", self._address(database)],
+            env={**os.environ, "PGPASSWORD": self.password},  # not in the list of processes
             input=sql,
             capture_output=True,
             text=True,
@@ -186,10 +193,8 @@ class Postgres:
                 )
             for path in (self.directory, password):
                 os.chown(path, self._account.pw_uid, self._account.pw_gid)
-        # The collation is the built-in one: no locale of the machine is needed, and the order is the same everywhere.
         options = ["--auth=scram-sha-256", f"--username={USER}", f"--pwfile={password}", "--no-sync", "--encoding=UTF8"]
-        locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-        process = self._popen("initdb", "-D", str(self.directory), *options, *locale, output=subprocess.PIPE)
+        process = self._popen("initdb", "-D", str(self.directory), *options, *self._LOCALE, output=subprocess.PIPE)
         output, _ = process.communicate()
         password.unlink()
         if process.returncode:

@@ -8,10 +8,10 @@ The modules from the outside in:
   since the last one), `backfilling` (a backfill is planned), `sweeping` (a sweep is planned), `chunking` (a chunk of a
   plan is read), `rebuilding` (Parameter Store is made again from the ledger), `extraction` (the steps of a run as plain
   functions), over the `parts` that `pipeline` builds; the package `verification` (is a lake right?)
-- the world: `source` (PostgreSQL, through `connection` and `opening`), `segment`, `publishing`, `history`, `ledger`,
-  `stores`, `objects` and `memory` (S3), `parameters`, `marks`, `ticks` and `configurations` (Parameter Store),
-  `queues`, `dispatch` and `deadletters` (SQS), `notices` (SNS), `credentials` (Secrets Manager); `failures` turns what
-  their drivers raise into `errors`
+- the world: `source` (PostgreSQL, through `connection`, `opening` and `refusals`), `segment`, `publishing`, `history`,
+  `ledger`, `stores`, `objects` and `memory` (S3), `parameters`, `marks`, `ticks` and `configurations` (Parameter
+  Store), `queues`, `dispatch` and `deadletters` (SQS), `notices` (SNS), `credentials` (Secrets Manager); `failures`
+  turns what their drivers raise into `errors`
 - readers: `read` (tables, rows, what is new since), `stored` (a published segment), over `stores`
 - pure: `advice`, `configuration`, `tablesettings`, `limits`, `messages`, `letters`, `settings`, `horizon`, `tables`,
   `selection`, `schema`, `partitions`, `catalog`, `tallies`, `columns`, `stream`, `rows`, `windows`, `planning`,

@@ -176,6 +176,15 @@ FROM (SELECT pg_snapshot_xmin(s) AS low, pg_snapshot_xmax(s) AS high,
 
 
 # A transaction that has committed and waits for a synchronous standby is in progress; so are its sub-transactions.
+_ACCESS = """
+SELECT coalesce(json_agg(json_build_object(
+         'schema', n.nspname, 'name', c.relname, 'usage', has_schema_privilege(n.oid, 'USAGE'),
+         'select', has_table_privilege(c.oid, 'SELECT'), 'guarded', row_security_active(c.oid),
+         'unlogged', c.relpersistence = 'u') ORDER BY c.oid), '[]')::text
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = ANY ('{{{oids}}}')
+"""
+
 _UNENDED = """
 SELECT EXISTS (
   SELECT FROM unnest('{{{xids}}}'::xid8[]) xid
@@ -244,6 +253,11 @@ def there_query(oids: Iterable[int]) -> str:
     """Return the statement that lists which of some relations are there."""
     wanted = ",".join(map(str, oids))
     return f"SELECT coalesce(json_agg(oid::bigint), '[]')::text FROM pg_class WHERE oid = ANY ('{{{wanted}}}')"
+
+
+def access_query(oids: Iterable[int]) -> str:
+    """Return the question what the role may do with some relations: a JSON array of `advice.Access`."""
+    return _ACCESS.format(oids=",".join(map(str, oids)))
 
 
 def unended_query(xids: Iterable[int]) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from tidelog.errors import (
     AccessDenied,
@@ -34,6 +35,11 @@ class _Row(NamedTuple):
     kind: type[TidelogError]
     hint: str
 
+
+# What begins so tells of names, never of values; other messages (class 22, or what a function raises) may quote a row.
+_HARMLESS = ("08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58", "XX001", "XX002")
+_FIELDS = frozenset("SVCRFLstcdn")
+"""Of an error, those that hold names and codes: PostgreSQL documentation, "Error and Notice Message Fields"."""
 
 _ENCODING = "The table holds bytes that are no text in the database's encoding: mend the rows"
 _ROLE = "Check the policy of the function's role, and the names in the function's environment"
@@ -129,7 +135,7 @@ def database_errors(operation: str, subject: object) -> Iterator[None]:
     except DatabaseError as error:
         raise _of_sqlstate(error, operation, subject) from error
     except ssl.SSLCertVerificationError as error:
-        hint = "Give the authority that signed the server's certificate, or ask for less by name (require)"
+        hint = "Put its authority into the secret (ca), or ask for less by name (require)"
         raise AccessDenied(
             operation, subject, f"the server's certificate is not trusted: {error.verify_message}", hint
         ) from error
@@ -141,11 +147,31 @@ def database_errors(operation: str, subject: object) -> Iterator[None]:
 
 
 def _of_sqlstate(error: DatabaseError, operation: str, subject: object) -> TidelogError:
-    fields = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
-    state, text = fields.get("C", ""), fields.get("M", str(error))
+    state, text = sqlstate(error), told(error)
     found = next(state[:n] for n in range(len(state), -1, -1) if state[:n] in _SQLSTATES)
     kind, hint = _SQLSTATES[found]
-    return kind(operation, subject, f"{text} (SQLSTATE {state})", hint)
+    return kind(operation, subject, text, hint)
+
+
+def sqlstate(error: DatabaseError) -> str:
+    """Return the code of an error of the server; empty if it has none."""
+    fields = error.args[0] if error.args else None
+    return str(fields.get("C", "")) if isinstance(fields, dict) else ""
+
+
+def told(error: DatabaseError) -> str:
+    """Return what an error of the server says without telling a row; what else it says is taken out of it.
+
+    That goes for the traceback too, which prints it. The server's own log has all of it.
+    """
+    fields = error.args[0] if error.args else None
+    if not isinstance(fields, dict):
+        return f"{error} (SQLSTATE )"
+    state = sqlstate(error)
+    harmless = state.startswith(_HARMLESS)
+    error.args = ({key: text for key, text in fields.items() if key in _FIELDS or (key in "MH" and harmless)},)
+    text = fields.get("M", "") if harmless else "its message may quote a row, so it stands in the server's log alone"
+    return f"{text} (SQLSTATE {state})"
 
 
 @contextmanager
@@ -158,6 +184,9 @@ def store_errors(operation: str, subject: object) -> Iterator[None]:
         kind, hint = _AWS_CODES.get(code, _AWS_CODES[""])
         said = "refused" if kind is AccessDenied else "answered"
         raise kind(operation, subject, f"AWS {said} ({code})", hint) from error
+    except ResponseParserError:
+        # Its message has all that was answered, which may be a page of whatever stands in between.
+        raise StoreUnreachable(operation, subject, "the answer is not AWS's", _AWS_CODES[""][1]) from None
     except BotoCoreError as error:
         raise StoreUnreachable(operation, subject, type(error).__name__, _AWS_CODES[""][1]) from error
 

@@ -14,6 +14,7 @@ from tidelog import catalog, timestamps
 from tidelog.columns import COPY_FORMAT, json_fields, json_frame
 from tidelog.continuity import check_caught_up
 from tidelog.errors import DatabaseBusy
+from tidelog.failures import sqlstate
 from tidelog.quoting import identifier, literal
 from tidelog.readings import undelta
 from tidelog.state import State
@@ -172,7 +173,7 @@ def _snapshot(connection: Connection, table: TableName, deadline: float, after: 
     try:
         _lock(connection, table, deadline)
     except DatabaseError as error:
-        if _code(error) != _UNDEFINED_TABLE:
+        if sqlstate(error) != _UNDEFINED_TABLE:
             raise
         first = _look(connection)  # A standby may not have it yet.
         check_caught_up(after, msgspec.structs.replace(first, replayed=first.wal_position), table)
@@ -203,7 +204,7 @@ def _lock(connection: Connection, table: TableName, deadline: float) -> None:
         connection.run(f"{begin}; {_locking(table)}")
     except DatabaseError as error:
         connection.run("ROLLBACK")
-        if _code(error) != _WRONG_OBJECT_TYPE:
+        if sqlstate(error) != _WRONG_OBJECT_TYPE:
             raise
         connection.run(begin)
 
@@ -222,10 +223,6 @@ def ask(connection: Connection, table: TableName, question: str, deadline: float
     [[answer]] = connection.run(f"{_begin(deadline)}; {_locking(table)}; {question}; ROLLBACK")
     text: str = answer
     return text
-
-
-def _code(error: DatabaseError) -> object:
-    return error.args[0].get("C") if isinstance(error.args[0], dict) else None
 
 
 def one(connection: Connection, statement: str) -> Any:

@@ -14,7 +14,7 @@ from botocore.session import get_session
 
 from tidelog.altering import Tell
 from tidelog.configurations import Configurations
-from tidelog.credentials import read_credentials
+from tidelog.credentials import DatabaseSecret, iam_token
 from tidelog.deadletters import DeadLetters, Failures
 from tidelog.events import SchemaChanged
 from tidelog.glancing import Glances
@@ -48,13 +48,13 @@ class Clients:
     """
 
     def __init__(self) -> None:
-        self._session = get_session()
+        self.session = get_session()
         self._made: dict[str, Any] = {}
 
     def __getitem__(self, service: str) -> Any:
         """Return the client of a service, such as s3."""
         if service not in self._made:
-            self._made[service] = self._session.create_client(service, config=_AWS)
+            self._made[service] = self.session.create_client(service, config=_AWS)
         return self._made[service]
 
 
@@ -167,8 +167,9 @@ def build_scheduler(settings: SchedulerSettings, warn: Callable[[str], object]) 
 
 
 def _build_source(aws: Clients, settings: DatabaseSettings, configurations: Configurations) -> Source:
+    token = iam_token(aws.session) if settings.authentication == "iam" else None
     return Source(
-        lambda: read_credentials(aws["secretsmanager"], settings.secret),
+        DatabaseSecret(aws["secretsmanager"], settings.secret, token),
         settings.tls,
         lock_seconds=settings.lock_seconds,
         settings=configurations.table,

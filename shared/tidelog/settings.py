@@ -9,10 +9,12 @@ from tidelog.errors import InvalidSetting
 from tidelog.selection import Selection
 
 TLS = ("verify-full", "require", "disable")
+AUTHENTICATION = ("password", "iam")
 _SHARED = (
     "STACK",
     "DATABASE_SECRET",
     "DATABASE_TLS",
+    "DATABASE_AUTHENTICATION",
     "LOCK_SECONDS",
     "PARAMETERS",
     "TOPIC",
@@ -29,6 +31,8 @@ class DatabaseSettings:
     """ARN or name of the Secrets Manager secret."""
     tls: str
     """One of `TLS`."""
+    authentication: str
+    """One of `AUTHENTICATION`."""
     lock_seconds: float
     """How long a lock on a table is waited for."""
 
@@ -143,7 +147,17 @@ def read_worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
 def _database(value: Mapping[str, str]) -> DatabaseSettings:
     if value["DATABASE_TLS"] not in TLS:
         raise _unusable("DATABASE_TLS", value["DATABASE_TLS"], f"must be one of {', '.join(TLS)}")
-    return DatabaseSettings(value["DATABASE_SECRET"], value["DATABASE_TLS"], _number(value, "LOCK_SECONDS"))
+    if value["DATABASE_AUTHENTICATION"] not in AUTHENTICATION:
+        allowed = ", ".join(AUTHENTICATION)
+        raise _unusable("DATABASE_AUTHENTICATION", value["DATABASE_AUTHENTICATION"], f"must be one of {allowed}")
+    if value["DATABASE_AUTHENTICATION"] == "iam" and value["DATABASE_TLS"] != "verify-full":
+        raise _unusable("DATABASE_TLS", value["DATABASE_TLS"], "must be verify-full with iam: RDS is told the token")
+    return DatabaseSettings(
+        secret=value["DATABASE_SECRET"],
+        tls=value["DATABASE_TLS"],
+        authentication=value["DATABASE_AUTHENTICATION"],
+        lock_seconds=_number(value, "LOCK_SECONDS"),
+    )
 
 
 def _values(environment: Mapping[str, str], *names: str) -> dict[str, str]:

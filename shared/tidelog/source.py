@@ -18,6 +18,7 @@ from tidelog.failures import database_errors
 from tidelog.horizon import Horizon
 from tidelog.opening import OpenTable, ask, one, open_table
 from tidelog.quoting import literal
+from tidelog.refusals import explained_refusals
 from tidelog.state import State
 from tidelog.tables import Relation, TableName
 from tidelog.tablesettings import TableSettings, configured
@@ -99,7 +100,7 @@ class Source:
             InvalidSetting: its configuration does not fit it.
             DatabaseUnreachable, DatabaseBusy, AccessDenied: as they say.
         """
-        with self._guarded("read", table) as connection:
+        with self._guarded("read", table) as connection, explained_refusals(connection, table):
             deadline, settings = time.monotonic() + seconds, self.settings(table)
             found, snapshot = open_table(connection, table, deadline, after or State())
             opened = OpenTable(connection, configured(found, settings), settings, snapshot, deadline)
@@ -207,7 +208,8 @@ class Source:
                 raise
             credentials = current
             connection = self._connected(credentials)
-        self._credentials = credentials
+        if not credentials.passing:
+            self._credentials = credentials
         return connection
 
     def _connected(self, credentials: Credentials) -> Connection:

@@ -153,7 +153,7 @@ class Folder:
 
     def holds(self, key: str) -> bool:
         """See `Store`."""
-        return (self._root / key).is_file()
+        return not _leaves(key) and (self._root / key).is_file()
 
     def read(self, key: str) -> bytes:
         """See `Store`."""
@@ -162,10 +162,17 @@ class Folder:
 
     def open(self, key: str) -> BinaryIO:
         """See `Store`."""
+        if _leaves(key):
+            raise NoSuchObjectError(key)
         try:
             return (self._root / key).open("rb")
         except FileNotFoundError as error:
             raise NoSuchObjectError(key) from error
+
+
+def _leaves(key: str) -> bool:
+    """Say whether a key, as somebody may have written it into an event, would be a file outside of the folder."""
+    return bool({"", ".", ".."} & set(key.split("/"))) or "\0" in key
 
 
 def find_store(place: str, s3: Callable[[], S3Client]) -> Store:

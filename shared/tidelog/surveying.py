@@ -9,7 +9,7 @@ import msgspec
 from pg8000.native import Connection
 
 from tidelog import catalog
-from tidelog.advice import Access, Advice, grants, index_advice, remarks_of
+from tidelog.advice import Advice, index_advice, remarks_of
 from tidelog.columns import remarks
 from tidelog.configuration import Configuration
 from tidelog.connection import connect
@@ -19,6 +19,7 @@ from tidelog.failures import database_errors
 from tidelog.horizon import Horizon
 from tidelog.limits import Limits
 from tidelog.planning import first_chunks
+from tidelog.refusals import read_lacks
 from tidelog.selection import Left, Selection, meets
 from tidelog.tables import Relation, Table, TableName
 from tidelog.tablesettings import configured
@@ -32,15 +33,6 @@ _SERVER = """
 SELECT json_build_object('version', current_setting('server_version'),
                          'number', current_setting('server_version_num')::int / 10000,
                          'standby', pg_is_in_recovery(), 'database', current_database(), 'role', current_user)::text
-"""
-
-_ACCESS = """
-SELECT coalesce(json_agg(json_build_object(
-         'schema', n.nspname, 'name', c.relname, 'usage', has_schema_privilege(n.oid, 'USAGE'),
-         'select', has_table_privilege(c.oid, 'SELECT'), 'guarded', row_security_active(c.oid),
-         'unlogged', c.relpersistence = 'u') ORDER BY c.oid), '[]')::text
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid = ANY ('{{{oids}}}')
 """
 
 
@@ -172,9 +164,7 @@ def _look_at(
         found = configured(catalog.read_table(table, connection.run(catalog.table_query(table))), settings)
     except Permanent as error:
         return Surveyed(table, (Advice(f"{error.reason}. {error.hint}"),))
-    oids = ",".join(str(oid) for oid in dict.fromkeys([found.oid, *(leaf.oid for leaf in found.leaves)]))
-    access = msgspec.json.decode(_one(connection, _ACCESS.format(oids=oids)), type=list[Access])
-    surveyed = Surveyed(table, grants(access, server.role, standby=server.standby), found)
+    surveyed = Surveyed(table, read_lacks(connection, found, server.role, standby=server.standby), found)
     try:
         strategy = choose_strategy(found, time_bound_bytes=limits.time_bound_bytes, settings=settings)
     except InvalidSetting as error:

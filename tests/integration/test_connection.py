@@ -83,3 +83,13 @@ def test_rows_are_framed_and_backslashes_and_tabs_come_back(connection: Connecti
     rows.flush()
     lines = [f"{begin}{text}1}}\n".encode() for text in texts]
     assert Counter(taken.getvalue().splitlines(keepends=True)) == dict.fromkeys(lines, 5000)
+
+
+def test_a_session_can_only_read_whatever_its_role_may_do(connection: Connection, database: Database) -> None:
+    """Even a superuser's, within a transaction and without."""
+    database.run("CREATE TABLE t (id int)")
+    for statement in ("CREATE TABLE u (id int)", "INSERT INTO public.t VALUES (1)", "BEGIN; DELETE FROM public.t"):
+        with pytest.raises(DatabaseError, match="25006"):
+            connection.run(statement)
+        connection.run("ROLLBACK")
+    assert connection.run("SELECT pg_current_xact_id()::text")  # all that it has to do to have the log written

@@ -199,6 +199,7 @@ def test_the_parts_come_from_the_environment_by_default(
         Name=tide.lake.bucket, SecretString=json.dumps({**secret, "password": server.password, "engine": "postgres"})
     )
     variables = {"STACK": "test", "DATABASE_SECRET": created["ARN"], "DATABASE_TLS": "disable"}
+    variables |= {"DATABASE_AUTHENTICATION": "password"}
     variables |= {"BUCKET": tide.lake.bucket, "PARAMETERS": tide.lake.prefix, "LOOK_BACK_SECONDS": "600"}
     variables |= {"TIME_BOUND_MEGABYTES": "64", "FAILOVER_MARGIN_SECONDS": "3600", "LOCK_SECONDS": "10"}
     variables |= dict.fromkeys(("TOPIC", "WORK_QUEUE_URL", "BACKFILL_QUEUE_URL", "DEAD_LETTERS_URL"), "unused")

@@ -96,3 +96,19 @@ def test_a_folder_that_was_copied_from_a_bucket_tells_the_same(tide: Tide, tmp_p
         head = here.head(table)
         assert head
         assert here.schema(table, head.state.schema or "") == there.schema(table, head.state.schema or "")
+
+
+@pytest.mark.parametrize(
+    "key", ["../secret", "data/../../secret", "{root}/../secret", "data/./x", "data//x", "", "a\0b"]
+)
+def test_a_folder_gives_nothing_that_lies_outside_of_it(key: str, tmp_path: Path) -> None:
+    """Whatever somebody has written into an event: to a lake such a key is of no object."""
+    lake = tmp_path / "lake"
+    (lake / "data").mkdir(parents=True)
+    for path in (tmp_path / "secret", lake / "data" / "x"):
+        path.write_text("canary")
+    folder, harm = Folder(lake), key.format(root=lake)
+    assert folder.read("data/x") == b"canary"
+    assert not folder.holds(harm)
+    with pytest.raises(NoSuchObjectError):
+        folder.read(harm)

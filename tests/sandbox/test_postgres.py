@@ -3,8 +3,11 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tidelog_sandbox import Postgres, SandboxError
@@ -33,6 +36,19 @@ def test_a_wrong_password_is_refused(postgres: Postgres, monkeypatch: pytest.Mon
     monkeypatch.setattr(postgres, "password", "wrong")
     with pytest.raises(SandboxError, match="password authentication failed"):
         postgres.run("SELECT 1")
+
+
+def test_the_password_is_in_no_list_of_processes(postgres: Postgres) -> None:
+    """SQL is run by a program that has it from its environment, which is its own."""
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(postgres.run, "SELECT pg_sleep(0.4)")
+        seen = set[str]()
+        while not run.done():
+            for process in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    seen.add(" ".join(process.cmdline()))
+    assert any("psql" in line for line in seen)
+    assert not [line for line in seen if postgres.password in line]
 
 
 def test_a_database_of_any_name_can_be_made(postgres: Postgres) -> None:

@@ -124,7 +124,7 @@ def test_a_table_without_a_grant_is_buried_at_once_told_of_and_read_once_it_is_s
     assert letter["failure"]["run"] in {run.request_id for run in office.runs}
     listed, shown = office.tidelog("list"), office.tidelog("show", letter["id"][:8])
     assert "public.orders" in listed
-    assert "GRANT SELECT ON the table" in listed
+    assert 'Run GRANT SELECT ON "public"."orders" TO' in listed
     assert "permission denied for table orders" in shown
     mail = office.sandbox.wait_for_email(lambda mail: "public.orders" in mail.subject, SECONDS)
     assert mail.to == "admin@example.com"

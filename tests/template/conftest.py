@@ -16,6 +16,7 @@ PUBLIC = {
     "DatabaseSecretArn": "arn:aws:secretsmanager:eu-west-2:123456789012:secret:database-AbCdEf",
     "AdminEmail": "admin@example.org",
 }
+USER = "arn:aws:rds-db:eu-west-2:123456789012:dbuser:db-ABCDEFGHIJKL/tidelog"
 PRIVATE = {**PUBLIC, "SubnetIds": "subnet-1,subnet-2", "SecurityGroupIds": "sg-1"}
 KEY = "arn:aws:kms:eu-west-2:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 VARIANTS = {
@@ -23,6 +24,7 @@ VARIANTS = {
     "in a VPC, with a key of one's own": {**PRIVATE, "EncryptionKey": KEY},
     "in a VPC without ways out, with a new key": {
         **PRIVATE,
+        "DatabaseIamUser": USER,
         "EndpointsVpcId": "vpc-1a",
         "RouteTableIds": "rtb-1,rtb-2",
         "EncryptionKey": "new",

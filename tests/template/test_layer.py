@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -21,6 +22,16 @@ REQUIREMENTS = ROOT / "shared" / "requirements.txt"
 LAMBDA = {"python_version": "3.13", "python_full_version": "3.13.0", "platform_machine": "aarch64", "extra": ""}
 MEGABYTE = 10**6
 PIP = sys.executable if importlib.util.find_spec("pip") else "python3"  # an environment may have been made without pip
+
+# What a licence is called in docs/dependencies.md, and a word by which packages declare it.
+FAMILY = {
+    "Apache-2.0": "Apache",
+    "Apache-2.0 or BSD-3-Clause": "Dual License",
+    "BSD-3-Clause": "BSD",
+    "MIT": "MIT",
+    "MIT-0": "MIT",
+    "PSF-2.0": "PSF",
+}
 
 # Lambda's runtime brings boto3 and what only boto3 needs.
 RUNTIME = ("boto3", "botocore", "s3transfer", "urllib3")
@@ -42,7 +53,8 @@ print(*[file for file in files if "site-packages" in file or not file.startswith
 
 def pins(path: Path) -> dict[str, str]:
     """Read the pinned versions of a requirements file."""
-    lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
+    text = re.sub(r" \\\n    --hash=sha256:[0-9a-f]{64}", "", path.read_text())
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
     found = [re.fullmatch(r"([\w.-]+)==([\w.]+)", line) for line in lines if line]
     assert all(found), f"{path.name} holds something else than pinned versions"
     return {canonicalize_name(pin[1]): pin[2] for pin in found if pin}
@@ -129,6 +141,39 @@ def test_the_layer_pins_all_that_the_library_needs() -> None:
     assert set(pinned) == closure(direct())
 
 
+def test_the_layer_takes_the_wheels_it_knows_and_no_others(tmp_path: Path) -> None:
+    """One whose hash is another is not installed, nor is one without a hash."""
+    text, good = REQUIREMENTS.read_text(), "--hash=sha256:"
+    assert text.count("==") == len(re.findall(r"== *[\w.]+ \\\n    --hash", text))
+    shutil.copy(ROOT / "shared" / "Makefile", tmp_path)
+    (tmp_path / "tidelog").mkdir()
+    for changed, words in (
+        (re.sub(f"{good}.", f"{good}0", text), "DO NOT MATCH THE HASHES"),
+        (re.sub(rf" \\\n    {good}.*", "", text), "Hashes are required"),
+    ):
+        (tmp_path / "requirements.txt").write_text(changed)
+        command = ["make", "build-Library", f"ARTIFACTS_DIR={tmp_path}/layer", f"PYTHON={PIP}"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert words in done.stderr
+    assert not list((tmp_path / "layer").rglob("*.dist-info"))
+
+
+def test_every_package_of_the_layer_is_listed_with_its_licence() -> None:
+    """In docs/dependencies.md, at its version; each licence is one that asks for no more than to be named."""
+    text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    listed = {
+        canonicalize_name(name): (version, licence)
+        for name, version, licence in re.findall(r"^\| `([\w.-]+)` \| ([\d.a-z]+) \| ([^|]+) \|", text, re.MULTILINE)
+    }
+    assert {name: version for name, (version, _) in listed.items()} == pins(REQUIREMENTS)
+    for name, (_, licence) in listed.items():
+        said = importlib.metadata.metadata(name)
+        fields = ("License-Expression", "License", "Classifier")
+        declared = " ".join(value for field in fields for value in said.get_all(field) or [])
+        assert FAMILY[licence] in declared, (name, declared)
+
+
 def test_the_layer_has_the_versions_that_the_tests_run_with() -> None:
     """requirements.txt, constraints.txt and this environment agree."""
     pinned, constrained = pins(REQUIREMENTS), pins(ROOT / "constraints.txt")
@@ -140,7 +185,7 @@ def test_the_layer_has_the_versions_that_the_tests_run_with() -> None:
 def test_the_build_holds_the_library_and_its_wheels(built: Path) -> None:
     """The library is there whole; of each requirement exactly the pinned version."""
     library = ROOT / "shared" / "tidelog"
-    sources = {path.relative_to(library) for path in library.rglob("*") if path.suffix in (".py", ".typed")}
+    sources = {path.relative_to(library) for path in library.rglob("*") if path.suffix in (".py", ".typed", ".pem")}
     wheels = [path.name.removesuffix(".dist-info").split("-") for path in built.glob("python/*.dist-info")]
 
     copied = built / "python" / "tidelog"

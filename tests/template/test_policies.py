@@ -39,6 +39,17 @@ def test_roles_are_the_templates_own_and_allow_no_more_than_they_name(of_type: F
             assert (operator, list(keys)) == ("ArnLike", ["lambda:SourceFunctionArn"])
 
 
+@pytest.mark.parametrize("role", ["SchedulerRole", "WorkerRole"])
+def test_both_functions_connect_as_one_user_of_the_database_where_iam_knows_it(
+    role: str, resources: dict[str, Any], parameters: dict[str, str]
+) -> None:
+    """The one that is named, and as nobody where a password is used; the functions are told which."""
+    found = [each for each in statements(resources[role]) if each["Action"] == ["rds-db:connect"]]
+    assert [each["Resource"] for each in found] == [[{"Ref": "DatabaseIamUser"}]] * ("DatabaseIamUser" in parameters)
+    variables = resources[role.replace("Role", "Function")]["Environment"]["Variables"]
+    assert variables["TIDELOG_DATABASE_AUTHENTICATION"] == ("iam" if found else "password")
+
+
 def test_only_the_services_may_take_the_roles(of_type: Find) -> None:
     """EventBridge Scheduler's is for the schedules of this account; Lambda has no such condition."""
     trusted = {name: role["AssumeRolePolicyDocument"]["Statement"] for name, role in of_type("IAM::Role").items()}
@@ -188,7 +199,7 @@ def test_a_vpc_without_ways_out_gets_one_to_each_service_that_is_called(
         for role in ("SchedulerRole", "WorkerRole")
         for each in statements(resources[role])
         for action in each["Action"]
-    } - {"logs", "ec2", "kms"}  # those calls are made by services in the role's name, not from the VPC
+    } - {"logs", "ec2", "kms", "rds-db"}  # those calls are made by services in the role's name, not from the VPC
     gateway = {"s3": "Gateway"} if truths["MakesGateway"] else {}
     assert reached == (gateway | dict.fromkeys(called - {"s3"}, "Interface") if truths["MakesEndpoints"] else {})
     for endpoint in endpoints:
@@ -230,10 +241,10 @@ def test_what_checkov_finds_is_waived_with_a_reason() -> None:
 def test_a_role_reaches_only_the_services_that_its_function_calls(
     role: str, services: set[str], resources: dict[str, Any]
 ) -> None:
-    """Beside the VPC, these."""
+    """Beside what parameters ask for, these."""
     actions = {action for statement in statements(resources[role]) for action in statement["Action"]}
 
-    assert {action.partition(":")[0] for action in actions} - {"ec2", "kms"} == services
+    assert {action.partition(":")[0] for action in actions} - {"ec2", "kms", "rds-db"} == services
     assert not [action for action in actions if "Delete" in action and not action.startswith(("sqs:", "ec2:"))]
 
 

@@ -163,11 +163,16 @@ def test_no_code_stands_in_two_rows() -> None:
     ],
 )
 def test_a_refusal_of_postgresql_says_what_to_do(state: str, words: str) -> None:
-    """By its SQLSTATE, or by the longest beginning of it that is known; the server's words and the state stay."""
+    """By its SQLSTATE, or by the longest beginning of it that is known; words that can hold no row stay."""
     with pytest.raises(TidelogError) as caught, database_errors("read", "public.orders"):
         raise postgres(state)
     assert words in caught.value.hint
-    assert caught.value.what == f"read public.orders: the server's words (SQLSTATE {state})"
+    said = (
+        "the server's words"
+        if state != "XX000"
+        else "its message may quote a row, so it stands in the server's log alone"
+    )
+    assert caught.value.what == f"read public.orders: {said} (SQLSTATE {state})"
 
 
 @pytest.mark.parametrize(

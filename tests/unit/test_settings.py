@@ -15,6 +15,7 @@ SCHEDULER = {
     "TIDELOG_STACK": "tidelog-dev",
     "TIDELOG_DATABASE_SECRET": "arn:secret",
     "TIDELOG_DATABASE_TLS": "verify-full",
+    "TIDELOG_DATABASE_AUTHENTICATION": "iam",
     "TIDELOG_LOCK_SECONDS": "10",
     "TIDELOG_PARAMETERS": "/tidelog/dev/",
     "TIDELOG_TOPIC": "arn:topic",
@@ -32,6 +33,7 @@ WORKER = {
     "TIDELOG_STACK": "tidelog-dev",
     "TIDELOG_DATABASE_SECRET": "arn:secret",
     "TIDELOG_DATABASE_TLS": "require",
+    "TIDELOG_DATABASE_AUTHENTICATION": "password",
     "TIDELOG_BUCKET": "lake",
     "TIDELOG_PARAMETERS": "/tidelog/dev/",
     "TIDELOG_LOOK_BACK_SECONDS": "900",
@@ -54,7 +56,7 @@ def test_a_scheduler_is_told_its_queue_and_its_tables() -> None:
     """Lists are comma-separated patterns."""
     settings = read_scheduler_settings(SCHEDULER)
     assert (settings.stack, settings.work_queue_url) == ("tidelog-dev", "https://queue")
-    assert settings.database == DatabaseSettings("arn:secret", "verify-full", 10)
+    assert settings.database == DatabaseSettings("arn:secret", "verify-full", "iam", 10)
     assert (settings.stale_seconds, settings.horizon_seconds) == (1800, 3600)
     assert (settings.bucket, settings.certain_look_ticks) == ("lake", 12)
     assert settings.selection == Selection(("public.*",), ("*.audit",))
@@ -80,6 +82,7 @@ def test_all_missing_variables_are_named_at_once(read: Read, names: dict[str, st
     ("name", "value", "words"),
     [
         ("TIDELOG_DATABASE_TLS", "prefer", "must be one of verify-full, require, disable"),
+        ("TIDELOG_DATABASE_AUTHENTICATION", "trust", "must be one of password, iam"),
         ("TIDELOG_LOOK_BACK_SECONDS", "soon", "must be a number, 0 or greater"),
         ("TIDELOG_LOOK_BACK_SECONDS", "nan", "must be a number, 0 or greater"),
         ("TIDELOG_TIME_BOUND_MEGABYTES", "inf", "must be a number, 0 or greater"),
@@ -92,6 +95,12 @@ def test_an_unusable_value_is_named_with_its_variable(name: str, value: str, wor
     with pytest.raises(InvalidSetting) as refused:
         read_worker_settings(WORKER | {name: value})
     assert f"{name}={value!r} {words}" in str(refused.value)
+
+
+def test_a_token_is_told_to_a_verified_server_alone() -> None:
+    """RDS asks for it in plain text within TLS."""
+    with pytest.raises(InvalidSetting, match="TIDELOG_DATABASE_TLS='require' must be verify-full with iam"):
+        read_worker_settings(WORKER | {"TIDELOG_DATABASE_AUTHENTICATION": "iam"})
 
 
 def test_a_list_with_an_open_quote_is_refused() -> None:

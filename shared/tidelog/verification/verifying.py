@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,7 +76,7 @@ class Verifying:
         Raises:
             TidelogError: the lake can't be read. If the database can't, that is part of what comes of it.
         """
-        bench = Workbench(self._work / table.path)
+        bench = Workbench(self._work / hashlib.sha256(table.path.encode()).hexdigest()[:16])
         if found := bench.result():
             return found
         auditing = Auditing(self._store, table)
