@@ -109,12 +109,14 @@ SELECT json_build_object(
 FROM rel
 """
 
-# Of catalog rows, the versions: of the relations of a `tree`, their columns, and the user's `type`s.
+# Of catalog rows, the versions: of the relations of a `tree`, their columns and keys, and the user's `type`s.
 _EDITION = """
 (SELECT md5(concat_ws('|',
   (SELECT string_agg(concat_ws(',', c.oid, n.nspname, c.xmin, c.relfilenode,
      (SELECT string_agg(a.attnum || ':' || a.xmin, ',' ORDER BY a.attnum)
-      FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0)), ';' ORDER BY c.oid)
+      FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0),
+     (SELECT i.indexrelid || ':' || i.xmin FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)),
+     ';' ORDER BY c.oid)
    FROM tree JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace),
   (SELECT string_agg(concat_ws(',', t.oid, t.xmin,
      (SELECT string_agg(e.oid || ':' || e.xmin, ',' ORDER BY e.oid) FROM pg_enum e WHERE e.enumtypid = t.oid),
