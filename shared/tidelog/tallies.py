@@ -38,6 +38,7 @@ described AS (
   FROM pg_attribute WHERE attnum > 0 AND attrelid >= 16384 GROUP BY attrelid),
 counted AS (
   SELECT tree.root AS oid, hashtextextended(string_agg(concat_ws(',', c.oid, c.xmin, c.relfilenode, d.columns,
+      (SELECT i.indexrelid || ':' || i.xmin FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary),
       pg_stat_get_tuples_inserted(c.oid), pg_stat_get_tuples_updated(c.oid), pg_stat_get_tuples_deleted(c.oid)),
     ';' ORDER BY c.oid), 0)::text AS tally
   FROM tree JOIN pg_class c USING (oid) LEFT JOIN described d USING (oid)

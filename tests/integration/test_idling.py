@@ -57,6 +57,7 @@ def test_whatever_changes_a_table_brings_one_message(ticking: Ticking) -> None:
         ({"a"}, "UPDATE a SET m = 'well'"),
         ({"a"}, "DELETE FROM a"),
         ({"a"}, "INSERT INTO a VALUES (1, 'ill')", "TRUNCATE a"),
+        ({"a"}, "ALTER TABLE a DROP CONSTRAINT a_pkey"),
         ({"a"}, "ALTER TABLE a ADD x text DEFAULT 'given'"),
         ({"a"}, "ALTER TABLE a RENAME x TO y"),
         ({"b"}, "BEGIN; INSERT INTO b VALUES (1); TRUNCATE b; INSERT INTO b VALUES (1); COMMIT"),
