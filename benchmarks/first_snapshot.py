@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import (
+from benchmarks.setting import (
     MEGABYTE,
     ROOT,
     SETTINGS,

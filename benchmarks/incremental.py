@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.measuring import SETTINGS, fill, keep_secret, machine, report, start_store, worker_environment
+from benchmarks.setting import SETTINGS, fill, keep_secret, machine, report, start_store, worker_environment
 
 from tidelog.ingesting import Ingestion
 from tidelog.pipeline import build_parts

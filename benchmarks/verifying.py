@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import (
+from benchmarks.setting import (
     ROOT,
     SETTINGS,
     Store,

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from benchmarks.measuring import ROOT, Store, install, report
+from benchmarks.setting import ROOT, Store, install, report
 from benchmarks.workload import TABLE, Version
 
 from tidelog_sandbox.postgres import USER, Postgres
@@ -179,7 +179,7 @@ class Tidelog(Tool):
 
 
 class Dlt(Tool):
-    """dlt: one process, which runs its pipeline at each poll. See `benchmarks/peer_dlt.py`.
+    """dlt: one process, which runs its pipeline at each poll. See `benchmarks/scripts/dlt_poll.py`.
 
     Args:
         server: the database.
@@ -195,7 +195,7 @@ class Dlt(Tool):
             "DLT_DATA_DIR": str(directory),
         }
         python = str(environment_of("dlt") / "bin" / "python")
-        command = [python, str(ROOT / "benchmarks" / "peer_dlt.py"), str(directory), TABLE, str(lag)]
+        command = [python, str(ROOT / "benchmarks" / "scripts/dlt_poll.py"), str(directory), TABLE, str(lag)]
         self._process = self.resources.enter_context(closing(Process(command, environment, directory / "log")))
         self._known: set[Path] = set()
 
