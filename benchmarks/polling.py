@@ -39,10 +39,6 @@ _STREAM = f"public-{TABLE}"
 """What tap-postgres calls the table."""
 
 
-class ToolFailedError(Exception):
-    """A tool could not be set up, or ended with an error."""
-
-
 @dataclass(frozen=True, slots=True)
 class Poll:
     """One poll of a tool, by `time.monotonic`, and the row versions that it has written."""
@@ -100,48 +96,6 @@ class Tool(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class Process:
-    """A process that is asked with a line and answers with a line. Its standard error goes to a file.
-
-    Raises:
-        ToolFailedError: it has ended.
-    """
-
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-        self._log = log
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                text=True,
-            )
-        self._answer()  # it is ready
-
-    def ask(self, line: str) -> str:
-        """Send a line, and return the answer."""
-        assert self._process.stdin  # noqa: S101  # for the type: it is a pipe
-        with suppress(BrokenPipeError):  # there is no answer either
-            self._process.stdin.write(f"{line}\n")
-            self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
-
-    def _answer(self) -> str:
-        assert self._process.stdout  # noqa: S101  # as above
-        if line := self._process.stdout.readline():
-            return line
-        self._process.wait()
-        raise ToolFailedError(_tail(self._process.args, self._log))
 
 
 class Tidelog(Tool):
@@ -285,21 +239,3 @@ def messages(path: Path) -> Iterator[dict[str, Any]]:
     """Read the messages of a Singer tap."""
     with path.open() as lines:
         yield from map(json.loads, lines)
-
-
-def environment_of(tool: str) -> Path:
-    """Return the environment of a tool, made if it is not there in the versions that are asked for."""
-    environment, requirements = _ENVIRONMENTS / tool, _REQUIREMENTS[tool]
-    stamp, wanted = environment / "installed", "\n".join(requirements)
-    if not stamp.exists() or stamp.read_text() != wanted:
-        report(f"installing {tool} …")
-        try:
-            install(environment, *requirements)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise ToolFailedError(f"{tool} can't be installed: {error}") from error
-        stamp.write_text(wanted)
-    return environment
-
-
-def _tail(command: Any, log: Path) -> str:
-    return f"{command!r} has ended:\n{log.read_text(errors='replace')[-3000:]}"

@@ -1,17 +1,17 @@
-"""What the benchmarks share: the table, the database, the S3 server, a worker's environment, the machine's name."""
+"""What the benchmarks run on: the database, the S3 server, the sandbox's AWS; and how a worker is told of them."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
-import re
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,77 +27,10 @@ from tidelog_sandbox.postgres import USER, Postgres
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / ".tidelog" / "bench"
 MEGABYTE = 10**6
-SETTINGS = {"max_wal_size": "8GB", "autovacuum": "off"}
+SETTINGS = {"max_wal_size": "8GB", "autovacuum": "off", "synchronize_seqscans": "off"}
 """Of the server."""
 _SECRET = "database"  # noqa: S105  # its name
 _START_SECONDS = 30
-
-_TABLE = """
-CREATE TABLE {name} (
-    order_id bigint PRIMARY KEY, created_at timestamptz NOT NULL, last_updated timestamptz NOT NULL,
-    design_id integer NOT NULL, staff_id integer NOT NULL, counterparty_id integer NOT NULL,
-    units_sold integer NOT NULL, unit_price numeric(10, 2) NOT NULL, currency text NOT NULL,
-    agreed_delivery_date date NOT NULL, agreed_payment_date date, paid boolean NOT NULL, attributes jsonb, notes text
-) WITH (fillfactor = {fillfactor});
-INSERT INTO {name}
-SELECT g, at, at + g % 7 * interval '1 day', g % 420 + 1, g % 48 + 1, g % 280 + 1, hashint8(g) & 8191,
-       (hashint8(g + 1) & 65535) / 100.0, (ARRAY['GBP', 'USD', 'EUR'])[g % 3 + 1], at::date + 5,
-       CASE WHEN g % 4 > 0 THEN at::date + 30 END, g % 5 > 0, jsonb_build_object('colour', 'blue', 'size', g % 12),
-       CASE WHEN g % 3 = 0 THEN 'deliver to door ' || g || ', ring twice' END
-FROM (SELECT g, timestamptz '2023-01-02 08:00Z' + g * interval '{step} seconds' AS at
-      FROM generate_series(1, {rows}) g);
-VACUUM ANALYZE {name};
-{indexes}
-CHECKPOINT;
-"""
-
-
-def fill(
-    server: Postgres, name: str, rows: int, *, step: float, indexed: tuple[str, ...], fillfactor: int = 100
-) -> None:
-    """Make a table of so many rows, each created `step` seconds after the one before, with some columns indexed."""
-    report(f"filling a table of {rows:,} rows …")
-    indexes = "\n".join(f"CREATE INDEX ON {name} ({column});" for column in indexed)
-    server.run(_TABLE.format(name=name, rows=rows, step=step, indexes=indexes, fillfactor=fillfactor))
-
-
-def keep_secret(cloud: Cloud, server: Postgres) -> None:
-    """Put into the sandbox's Secrets Manager how the server is reached."""
-    secret = {"host": "127.0.0.1", "port": server.port, "username": USER, "password": server.password}
-    cloud.client("secretsmanager").create_secret(Name=_SECRET, SecretString=json.dumps(secret))
-
-
-def worker_environment(cloud: Cloud, store: Store, bucket: str, **settings: str) -> dict[str, str]:
-    """Return the environment of a worker whose lake is a bucket; some settings may be given."""
-    given = {
-        "STACK": "bench",
-        "DATABASE_SECRET": _SECRET,
-        "DATABASE_TLS": "disable",
-        "LOCK_SECONDS": "10",
-        "BUCKET": bucket,
-        "PARAMETERS": f"/tidelog/{bucket}",
-        "LOOK_BACK_SECONDS": "600",
-        "TIME_BOUND_MEGABYTES": "64",
-        "CHUNK_MEGABYTES": "1000000",  # no snapshot is cut into chunks
-        "FAILOVER_MARGIN_SECONDS": "3600",
-        "STALE_SECONDS": "1800",
-        "RETRY_SECONDS": "60",
-        "TRIES": "5",
-        # Nothing is sent to any of these.
-        "WORK_QUEUE_URL": f"{cloud.endpoint_url}/{ACCOUNT}/work.fifo",
-        "BACKFILL_QUEUE_URL": f"{cloud.endpoint_url}/{ACCOUNT}/backfill.fifo",
-        "DEAD_LETTERS_URL": f"{cloud.endpoint_url}/{ACCOUNT}/dead-letters.fifo",
-        "TOPIC": f"arn:aws:sns:{cloud.region}:{ACCOUNT}:notices",
-        **settings,
-    }
-    return {
-        **os.environ,
-        **cloud.environment,
-        "AWS_ENDPOINT_URL_S3": store.endpoint,
-        **{f"TIDELOG_{name}": value for name, value in given.items()},
-        "POWERTOOLS_SERVICE_NAME": "tidelog",
-        "POWERTOOLS_METRICS_NAMESPACE": "tidelog",
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +56,79 @@ class Store:
         """Make a bucket, and write to it: SeaweedFS takes its time for the first object of a bucket."""
         self.client.create_bucket(Bucket=name)
         self.client.put_object(Bucket=name, Key="warm", Body=bytes(8 * MEGABYTE))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the benchmarks run on."""
+
+    scratch: Path
+    """A directory of its own."""
+    cloud: Cloud
+    """Secrets Manager, Parameter Store, SQS."""
+    store: Store
+    """S3."""
+    server: Postgres
+
+    def directory(self, name: str) -> Path:
+        """Return a new directory."""
+        made = self.scratch / name
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(parents=True)
+        return made
+
+    def environment(self, bucket: str, **settings: str) -> dict[str, str]:
+        """Return the environment of a worker, and of a scheduler, whose lake is a bucket; some settings may be given."""
+        given = {
+            "STACK": "bench",
+            "DATABASE_SECRET": _SECRET,
+            "DATABASE_TLS": "disable",
+            "LOCK_SECONDS": "10",
+            "BUCKET": bucket,
+            "PARAMETERS": f"/tidelog/{bucket}",
+            "LOOK_BACK_SECONDS": "600",
+            "TIME_BOUND_MEGABYTES": "64",
+            "CHUNK_MEGABYTES": "1000000",  # no snapshot is cut into chunks
+            "FAILOVER_MARGIN_SECONDS": "3600",
+            "STALE_SECONDS": "1800",
+            "RETRY_SECONDS": "60",
+            "TRIES": "5",
+            "INCLUDE": "public.*",
+            "EXCLUDE": "",
+            "HORIZON_SECONDS": "1800",
+            "CERTAIN_LOOK_TICKS": "12",
+            "WORK_QUEUE_URL": f"{self.cloud.endpoint_url}/{ACCOUNT}/work.fifo",
+            "BACKFILL_QUEUE_URL": f"{self.cloud.endpoint_url}/{ACCOUNT}/backfill.fifo",
+            "DEAD_LETTERS_URL": f"{self.cloud.endpoint_url}/{ACCOUNT}/dead-letters.fifo",
+            "TOPIC": f"arn:aws:sns:{self.cloud.region}:{ACCOUNT}:notices",
+            **settings,
+        }
+        return {
+            **os.environ,
+            **self.cloud.environment,
+            "AWS_ENDPOINT_URL_S3": self.store.endpoint,
+            **{f"TIDELOG_{name}": value for name, value in given.items()},
+            "POWERTOOLS_SERVICE_NAME": "tidelog",
+            "POWERTOOLS_METRICS_NAMESPACE": "tidelog",
+        }
+
+    def versions(self) -> str:
+        """Name the servers."""
+        return f"PostgreSQL {self.server.run('SHOW server_version').split()[0]}, {self.store.name}"
+
+
+@contextmanager
+def set_up(settings: Mapping[str, str] | None = None) -> Iterator[Setting]:
+    """Start all servers; they end with the block."""
+    with (
+        tempfile.TemporaryDirectory(prefix="tidelog-bench-") as scratch,
+        Cloud() as cloud,
+        start_store(Path(scratch), cloud) as store,
+        Postgres(settings=SETTINGS if settings is None else settings) as server,
+    ):
+        secret = {"host": "127.0.0.1", "port": server.port, "username": USER, "password": server.password}
+        cloud.client("secretsmanager").create_secret(Name=_SECRET, SecretString=json.dumps(secret))
+        yield Setting(Path(scratch), cloud, store, server)
 
 
 @contextmanager
@@ -179,7 +185,7 @@ def install_weed() -> Path:
 def install(environment: Path, *requirements: str) -> None:
     """Make an environment of its own for a tool, and install it there."""
     venv.create(environment, with_pip=True, clear=True)
-    pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     subprocess.run([*pip, *requirements], check=True)
 
 
@@ -203,13 +209,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
-
-
-def machine() -> str:
-    """Describe this machine."""
-    info = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    return f"{os.cpu_count()} cores ({model[1] if model else platform.processor()}), Python {platform.python_version()}"
 
 
 def report(text: str) -> None:

@@ -25,7 +25,7 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         run = ingestion.ingest(TableName.parse(line.strip()), seconds=890)
-        said = {"rows": run.rows, "key": run.key, "strategy": run.strategy, "peak": peak_memory()}
+        said = {"rows": run.rows, "key": run.key, "bytes": run.bytes, "strategy": run.strategy, "peak": peak_memory()}
         print(json.dumps(said), flush=True)
 
 
