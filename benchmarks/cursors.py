@@ -30,8 +30,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.setting import Store, keep_secret, machine, report, start_store, worker_environment
 from benchmarks.polling import DLT, TAP, Dlt, TapPostgres, Tidelog, Tool, ToolFailedError
+from benchmarks.setting import Store, keep_secret, machine, report, start_store, worker_environment
 from benchmarks.workload import SEED_ROWS, WRITERS, OpenTransaction, Version, Workload
 
 from tidelog_sandbox.cloud import Cloud

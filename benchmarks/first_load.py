@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.peers import NULL_PEER, PEERS, PLAIN_PEER, Peer, Task, lines, written
-from benchmarks.processes import Meter, ToolFailedError, Took, run
+from benchmarks.processes import Meter, Took, ToolFailedError, run
 from benchmarks.results import Bar, Grid, Section, circumstances, parser
 from benchmarks.setting import MEGABYTE, Setting, report, set_up
 from benchmarks.tables import NARROW, SHAPES, Shape, fill
@@ -131,7 +131,7 @@ def measure(
 
 
 def warm_up(setting: Setting, table: str, others: Sequence[tuple[Peer, Subject]]) -> None:
-    """Have all of them write a small table, so that nobody's first run is the one that is installed and loaded first."""
+    """Have all of them write a small table, so that none is installed, or loaded for the first time, in a run."""
     report("warming up …")
     load_worker(setting, table, Subject(TIDELOG, _WARM_ROWS))
     for peer, subject in others:
@@ -148,9 +148,7 @@ def load_peer(setting: Setting, table: str, peer: Peer, subject: Subject) -> Non
         pipe = peer.pipe(Task(setting.server, table, directory))
         took = run(pipe, setting.server, setting.scratch / "log", seconds=_PEER_SECONDS)
         if peer.name != NULL_PEER and not subject.runs:
-            found = sum(1 for _ in lines(directory))
-            if found != subject.rows:
-                raise ToolFailedError(f"{found:,} rows of {subject.rows:,} were written")
+            check_count(directory, subject.rows)
             subject.size = sum(path.stat().st_size for path in written(directory))
     except ToolFailedError as error:
         report(f"{error}")
@@ -158,6 +156,17 @@ def load_peer(setting: Setting, table: str, peer: Peer, subject: Subject) -> Non
         return
     subject.runs.append(took)
     report(f"  {took.seconds:.2f} s")
+
+
+def check_count(directory: Path, rows: int) -> None:
+    """Count what a peer has written.
+
+    Raises:
+        ToolFailedError: it is not all.
+    """
+    found = sum(1 for _ in lines(directory))
+    if found != rows:
+        raise ToolFailedError(f"{found:,} rows of {rows:,} were written")
 
 
 def directory_of(peer: Peer) -> str:
@@ -168,7 +177,7 @@ def directory_of(peer: Peer) -> str:
 def load_worker(setting: Setting, table: str, subject: Subject) -> None:
     """Have a worker process take the first snapshot of a table into an empty lake."""
     report(f"{TIDELOG} …")
-    bucket = f"{table}-{len(subject.runs)}"
+    bucket = f"{table}-{len(subject.runs)}".replace("_", "-")
     setting.store.make_bucket(bucket)
     meter = Meter(setting.server, setting.scratch / "log")
     process = meter.start(
@@ -177,6 +186,8 @@ def load_worker(setting: Setting, table: str, subject: Subject) -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
+    assert process.stdin  # noqa: S101  # for the type: both are pipes
+    assert process.stdout  # noqa: S101
     process.stdout.readline()
     told = time.perf_counter()
     process.stdin.write(f"public.{table}\n".encode())
@@ -226,7 +237,8 @@ def grid(shape: Shape, subjects: Sequence[Subject]) -> Grid:
         rows.append((each.name, f"{each.a_second():,.0f}", ratio, *costs, size, f"{each.rows:,}", str(len(each.runs))))
         if each.warm and plain:
             speed = each.a_second(warm=True)
-            rows.insert(-1, ("the same, from when it is told", f"{speed:,.0f}", f"{speed / plain.a_second():.2f}", *[""] * 6))
+            ratio = f"{speed / plain.a_second():.2f}"
+            rows.append((f"{each.name}, from when it is told", f"{speed:,.0f}", ratio, *[""] * 6))
     rows += [(each.name, each.failed, *[""] * 7) for each in subjects if each.failed]
     return Grid(headings, rows, f"{shape.title}, {max(each.rows for each in subjects):,} rows:")
 
@@ -244,10 +256,10 @@ def bars(measured: dict[Shape, list[Subject]]) -> list[Bar]:
         rivals = [each for each in others if each.runs and each.name.startswith(name)]
         best = max((each.a_second() for each in rivals), default=None)
         what = f"first load, rows/s over those of {name}{chr(39) + 's best backend' if name == 'dlt' else ''}"
-        found.append(Bar(what, ours.a_second() / best if best else None, wanted, unit="×"))
+        found.append(Bar(what, ours.a_second() / best if best else None, wanted, unit=" times"))
     null = next(each for each in others if each.name == NULL_PEER)
     spared = ours.micros("server") / null.micros("server") if null.micros("server") else None
-    found.append(Bar("server CPU a row over that of plain row_to_json", spared, 0.75, least=False, unit="×"))
+    found.append(Bar("server CPU a row over that of plain row_to_json", spared, 0.75, least=False, unit=" times"))
     found.append(Bar("client CPU a row of 14 columns", ours.micros("client"), 1.6, least=False, unit=" µs"))
     return found
 
@@ -256,15 +268,13 @@ def notes(measured: dict[Shape, list[Subject]]) -> list[str]:
     """Say what the table does not."""
     slowest = [each for subjects in measured.values() for each in subjects if each.runs]
     few = {each.name for each in slowest if each.rows < max(other.rows for other in slowest) * _SLOW_SHARE * 2}
-    said = [
+    said = (
         "Medians of as many runs as the last column says, in turns; ratios are of the rows a second of psql and gzip. "
         "Processes are counted from their start to their end, memory is the most that one process has held, of a pipe "
         "the sum. The worker's lines and psql's were compared: they are the same, byte for byte. The rows that each "
         "has written were counted."
-    ]
-    if few:
-        said.append("Slow ones have read fewer rows of the same kind, which the column `rows` says.")
-    return said
+    )
+    return [said, *(["Slow ones have read fewer rows of the same kind, as the column `rows` says."] if few else [])]
 
 
 if __name__ == "__main__":

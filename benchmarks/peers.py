@@ -1,7 +1,7 @@
 """The peers: commands that write a table, or what has changed in it, as JSON Lines to this machine's disk.
 
-Each is in an environment of its own and is set up as its documentation has it. None keeps a state here: what has changed
-is asked for by the cursor that it is given. The limits are what PostgreSQL's own client can do.
+Each is in an environment of its own and is set up as its documentation has it. None keeps a state here: what has
+changed is asked for by the cursor that it is given. The limits are what PostgreSQL's own client can do.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from tidelog_sandbox.postgres import USER, Postgres
 
 NULL_PEER = "psql COPY row_to_json > /dev/null"
 PLAIN_PEER = "psql COPY row_to_json | gzip -1"
+_PLAIN = r"(FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02')"
+"""COPY's text format would double each backslash, which is not JSON."""
 _SCRIPTS = ROOT / "benchmarks" / "scripts"
 
 
@@ -97,7 +99,7 @@ def lines(directory: Path) -> Iterator[bytes]:
 
 
 def _psql(task: Task, *, output: str) -> Pipe:
-    copy = f"COPY (SELECT row_to_json(r) FROM ({task.query}) r) TO STDOUT"
+    copy = f"COPY (SELECT row_to_json(r) FROM ({task.query}) r) TO STDOUT WITH {_PLAIN}"
     command = [str(task.server.binaries / "psql"), "-X", task.server.url(), "-c", copy]
     if output == os.devnull:
         return Pipe([command], output=Path(os.devnull))
@@ -153,7 +155,8 @@ def _tap(task: Task) -> Pipe:
         bookmark = {"replication_key": cursor, "replication_key_value": task.since}
         (state / "state.json").write_text(json.dumps({"bookmarks": {f"public-{task.table}": bookmark}}))
         command += ["--state", str(state / "state.json")]
-    (state / "target.json").write_text(json.dumps({"destination_path": str(task.directory), "do_timestamp_file": False}))
+    given = {"destination_path": str(task.directory), "do_timestamp_file": False}
+    (state / "target.json").write_text(json.dumps(given))
     return Pipe([command, [str(target / "bin" / "target-jsonl"), "--config", str(state / "target.json")]])
 
 

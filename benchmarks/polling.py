@@ -17,26 +17,19 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from benchmarks.setting import ROOT, Store, install, report
+from benchmarks.environments import environment_of, python_of
+from benchmarks.peers import select_stream, write_tap_config
+from benchmarks.processes import Process, ToolFailedError, tail
+from benchmarks.setting import ROOT, Store
 from benchmarks.workload import TABLE, Version
 
-from tidelog_sandbox.postgres import USER, Postgres
-
-DLT = "1.31.0"
-TAP = "0.10.0"
-_ENVIRONMENTS = ROOT / ".tidelog" / "peers"
-_REQUIREMENTS = {
-    "dlt": (f"dlt[sql-database]=={DLT}", "sqlalchemy==2.1.9", "psycopg2-binary==2.9.13"),
-    "tap-postgres": (f"meltanolabs-tap-postgres=={TAP}", "singer-sdk==0.54.9", "sqlalchemy==2.0.51"),
-}
-_STREAM = f"public-{TABLE}"
-"""What tap-postgres calls the table."""
+from tidelog_sandbox.postgres import Postgres
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +126,7 @@ class Tidelog(Tool):
 
 
 class Dlt(Tool):
-    """dlt: one process, which runs its pipeline at each poll. See `benchmarks/scripts/dlt_poll.py`.
+    """dlt: one process, which runs its pipeline at each poll. See `scripts/dlt_poll.py`.
 
     Args:
         server: the database.
@@ -148,8 +141,8 @@ class Dlt(Tool):
             "RUNTIME__DLTHUB_TELEMETRY": "false",
             "DLT_DATA_DIR": str(directory),
         }
-        python = str(environment_of("dlt") / "bin" / "python")
-        command = [python, str(ROOT / "benchmarks" / "scripts/dlt_poll.py"), str(directory), TABLE, str(lag)]
+        script = str(ROOT / "benchmarks" / "scripts" / "dlt_poll.py")
+        command = [python_of("dlt"), script, str(directory), TABLE, str(lag)]
         self._process = self.resources.enter_context(closing(Process(command, environment, directory / "log")))
         self._known: set[Path] = set()
 
@@ -183,20 +176,11 @@ class TapPostgres(Tool):
         self._config, self._catalog, self._state = (
             directory / f"{name}.json" for name in ("config", "catalog", "state")
         )
-        config: dict[str, Any] = {
-            "host": "127.0.0.1",
-            "port": server.port,
-            "user": USER,
-            "password": server.password,
-            "database": "postgres",
-            "filter_schemas": ["public"],
-        }
-        if hold_back:
-            clause = f"updated_at < now() - interval '{hold_back} seconds'"
-            config["stream_options"] = {_STREAM: {"custom_where_clauses": [clause]}}
-        self._config.write_text(json.dumps(config))
+        clause = f"updated_at < now() - interval '{hold_back} seconds'"
+        held = {"stream_options": {f"public-{TABLE}": {"custom_where_clauses": [clause]}}} if hold_back else {}
+        write_tap_config(server, self._config, **held)
         found = self._run("--discover").read_text()
-        self._catalog.write_text(json.dumps(select(json.loads(found))))
+        self._catalog.write_text(json.dumps(select_stream(json.loads(found), TABLE, "updated_at")))
 
     def extract(self) -> Sequence[str]:
         """Run the command with the last state; return the file of its messages."""
@@ -221,18 +205,8 @@ class TapPostgres(Tool):
         with output.open("wb") as out, log.open("wb") as err:
             done = subprocess.run(command, cwd=self.directory, stdout=out, stderr=err, check=False)
         if done.returncode:
-            raise ToolFailedError(_tail(command, log))
+            raise ToolFailedError(tail(command, log))
         return output
-
-
-def select(catalog: dict[str, Any]) -> dict[str, Any]:
-    """Choose the table in a catalog that tap-postgres has discovered, by INCREMENTAL replication on `updated_at`."""
-    (stream,) = (stream for stream in catalog["streams"] if stream["tap_stream_id"] == _STREAM)
-    chosen = {"selected": True, "replication-method": "INCREMENTAL", "replication-key": "updated_at"}
-    for entry in stream["metadata"]:
-        if not entry["breadcrumb"]:
-            entry["metadata"].update(chosen)
-    return {"streams": [{**stream, "replication_method": "INCREMENTAL", "replication_key": "updated_at"}]}
 
 
 def messages(path: Path) -> Iterator[dict[str, Any]]:

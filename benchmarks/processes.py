@@ -211,7 +211,7 @@ class Process:
 
 
 def processor_seconds(server: Postgres) -> float:
-    """Return the processor seconds that a server has used: its process, those that it has, and those that have ended."""
+    """Return the processor seconds that a server has used: of its process and its children, also of ended ones."""
     pid = server.pid
     if not _PROC.exists() or pid is None:
         return 0

@@ -21,9 +21,9 @@ PARTS = ("first_load", "values", "incremental", "idle", "chunks", "cold_start", 
 """The sections, in their order."""
 _HEAD = """# What was measured
 
-Written by the programs themselves, each its own section: `make bench` has all of them, `python -m benchmarks.<part>` one.
-[README.md](README.md) says what each does and how the others are set up. What to go by are the ratios: they are of one
-run, in which all took turns; the times are the machine's.
+Written by the programs themselves, each its own section: `make bench` has all of them, `python -m benchmarks.<part>`
+one. [README.md](README.md) says what each does and how the others are set up. What to go by are the ratios: they are of
+one run, in which all took turns; the times are the machine's.
 """
 
 

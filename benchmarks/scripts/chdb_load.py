@@ -16,12 +16,13 @@ def main() -> None:
     """Write the table, or what has changed."""
     url, table, directory, *since = sys.argv[1:]
     where = urlsplit(url)
-    source = f"postgresql('{where.hostname}:{where.port}', 'postgres', '{table}', '{where.username}', '{unquote(where.password or '')}')"
+    password = unquote(where.password or "")
+    source = f"postgresql('{where.hostname}:{where.port}', 'postgres', '{table}', '{where.username}', '{password}')"
     bound = f" WHERE last_updated > parseDateTime64BestEffort('{since[0]}', 6, 'UTC')" if since else ""
     output = Path(directory) / "rows.jsonl.gz"
-    settings = "output_format_json_quote_64bit_integers = 0, output_format_json_quote_decimals = 0"
     chdb.query(
-        f"SELECT * FROM {source}{bound} INTO OUTFILE '{output}' COMPRESSION 'gzip' LEVEL 1 FORMAT JSONEachRow SETTINGS {settings}"
+        f"SELECT * FROM {source}{bound} INTO OUTFILE '{output}' COMPRESSION 'gzip' LEVEL 1 FORMAT JSONEachRow "
+        "SETTINGS output_format_json_quote_64bit_integers = 0, output_format_json_quote_decimals = 0"
     )
 
 

@@ -1,6 +1,7 @@
 """dlt: one run of a pipeline that writes files of JSON Lines. It runs in an environment of its own.
 
-Arguments: the database's address, the table, the directory to write to, dlt's backend, and, for an increment, since when.
+Arguments: the database's address, the table, the directory to write to, dlt's backend, and, for an increment, since
+when.
 """
 
 from __future__ import annotations
