@@ -14,28 +14,23 @@ The exit code is 1 if tidelog has lost, left stale or repeated anything, or if t
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
-from benchmarks.polling import DLT, TAP, Dlt, TapPostgres, Tidelog, Tool, ToolFailedError
-from benchmarks.setting import Store, keep_secret, machine, report, start_store, worker_environment
+from benchmarks.environments import DLT, TAP
+from benchmarks.polling import Dlt, TapPostgres, Tidelog, Tool
+from benchmarks.processes import ToolFailedError
+from benchmarks.results import Bar, Grid, Section, circumstances, parser
+from benchmarks.setting import Setting, report, set_up
 from benchmarks.workload import SEED_ROWS, WRITERS, OpenTransaction, Version, Workload
-
-from tidelog_sandbox.cloud import Cloud
-from tidelog_sandbox.postgres import Postgres
 
 INTERVAL_SECONDS = 2.0
 
@@ -63,88 +58,52 @@ class Verdict:
         return not (self.lost or self.stale or self.repeated)
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What the tools are set up with."""
-
-    scratch: Path
-    cloud: Cloud
-    store: Store
-    server: Postgres
-    lag: float
-
-
 def main() -> None:
-    """Let them run, and print what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60, help="for how long the writers write")
-    parser.add_argument("--lag", type=float, default=10, help="of dlt's lag, and of what tap-postgres holds back")
-    parser.add_argument("--open", action="store_true", help="a transaction writes a row first and commits at the end")
-    parser.add_argument("--seed", type=int, default=1, help="of the writers' random numbers")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    arguments = parser.parse_args()
+    """Let them run, and say what came of it."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--seconds", type=float, default=60, help="for how long the writers write")
+    arguments.add_argument("--lag", type=float, default=10, help="of dlt's lag, and of what tap-postgres holds back")
+    arguments.add_argument(
+        "--open", action="store_true", help="a transaction writes a row first and commits at the end"
+    )
+    arguments.add_argument("--seed", type=int, default=1, help="of the writers' random numbers")
+    given = arguments.parse_args()
     load = os.getloadavg()[0]
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="tidelog-bench-") as scratch,
-            Cloud() as cloud,
-            start_store(Path(scratch), cloud) as store,
-            Postgres() as server,
-            ExitStack() as stack,
-        ):
-            keep_secret(cloud, server)
-            workload = Workload(server, arguments.seconds, arguments.seed)
+        with set_up({}) as setting, ExitStack() as stack:
+            workload = Workload(setting.server, given.seconds, given.seed)
             workload.prepare()
-            setting = Setting(Path(scratch), cloud, store, server, arguments.lag)
-            tools = [stack.enter_context(tool) for tool in set_up(setting)]
-            run(tools, workload, stays_open=arguments.open)
+            tools = [stack.enter_context(tool) for tool in tools_of(setting, given.lag)]
+            run(tools, workload, stays_open=given.open)
             table = dict(workload.versions())
             verdicts = [judge(tool, table, workload.commits) for tool in tools]
-            postgres = server.run("SHOW server_version").split()[0]
-            circumstances = f"{machine()}, PostgreSQL {postgres}, {store.name}; load before it {load:.1f}"
+            where = circumstances(load, setting.versions())
     except ToolFailedError as error:
         sys.exit(f"no result: {error}")
-    exact = all(verdict.exact for verdict in verdicts if verdict.tool.startswith("tidelog"))
-    facts = {
-        "seconds": arguments.seconds,
-        "writers": WRITERS,
-        "committed": len(workload.transactions),
-        "rolled_back": workload.undone,
-        "longest": round(max(workload.transactions), 3),
-        "open": arguments.open,
-        "rows": len(table),
-        "versions": len(workload.commits) + SEED_ROWS,
-        "circumstances": circumstances,
-    }
-    if arguments.json:
-        print(json.dumps({**facts, "tools": [asdict(verdict) for verdict in verdicts], "exact": exact}, indent=1))
-    else:
-        print(describe(facts))
-        print_table(verdicts)
-        print(f"\ntidelog has {'every row, once, as it is in the table' if exact else 'FAILED'}.")
-    sys.exit(0 if exact else 1)
+    section = result(verdicts, where, describe(workload, len(table), stays_open=given.open))
+    section.print()
+    section.write(given.results)
+    sys.exit(0 if all(verdict.exact for verdict in verdicts if verdict.tool.startswith("tidelog")) else 1)
 
 
-def set_up(setting: Setting) -> Iterator[Tool]:
+def tools_of(setting: Setting, lag: float) -> Iterator[Tool]:
     """Start the tools, one after the other, in the order of the table."""
     lakes = (("lake", "64", "", "xmin:"), ("bound", "0", ", bound in time", "timestamp:"))
     for bucket, megabytes, how, strategy in lakes:
         setting.store.make_bucket(bucket)
-        environment = worker_environment(setting.cloud, setting.store, bucket, TIME_BOUND_MEGABYTES=megabytes)
         yield Tidelog(
             f"tidelog {version('tidelog')}{how}",
             setting.scratch / bucket,
-            environment=environment,
+            environment=setting.environment(bucket, TIME_BOUND_MEGABYTES=megabytes),
             store=setting.store,
             bucket=bucket,
             strategy=strategy,
         )
     yield Dlt(f"dlt {DLT}", setting.scratch / "dlt", server=setting.server, lag=0)
-    name = f"dlt {DLT}, lag {setting.lag:g} s"
-    yield Dlt(name, setting.scratch / "dlt-lag", server=setting.server, lag=setting.lag)
+    yield Dlt(f"dlt {DLT}, lag {lag:g} s", setting.scratch / "dlt-lag", server=setting.server, lag=lag)
     yield TapPostgres(f"tap-postgres {TAP}", setting.scratch / "tap", server=setting.server, hold_back=0)
-    name = f"tap-postgres {TAP}, {setting.lag:g} s held back"
-    yield TapPostgres(name, setting.scratch / "tap-held", server=setting.server, hold_back=setting.lag)
+    name = f"tap-postgres {TAP}, {lag:g} s held back"
+    yield TapPostgres(name, setting.scratch / "tap-held", server=setting.server, hold_back=lag)
 
 
 def run(tools: Sequence[Tool], workload: Workload, *, stays_open: bool) -> None:
@@ -213,29 +172,29 @@ def judge(tool: Tool, table: dict[int, int], commits: dict[Version, float]) -> V
     )
 
 
-def describe(facts: dict[str, Any]) -> str:
-    """Say what has been written, and on what."""
-    longest = f"the longest open for {facts['longest']:.1f} s"
-    if facts["open"]:
-        longest += ", and one all the while"
+def describe(workload: Workload, rows: int, *, stays_open: bool) -> str:
+    """Say what has been written."""
+    longest = (
+        f"the longest open for {max(workload.transactions):.1f} s{', and one all the while' if stays_open else ''}"
+    )
     return (
-        f"{facts['writers']} writers, {facts['seconds']:g} s: {facts['committed']:,} transactions committed, {longest}"
-        f"; {facts['rolled_back']:,} rolled back.\n{facts['rows']:,} rows in {facts['versions']:,} versions.\n"
-        f"{facts['circumstances']}.\n"
+        f"{WRITERS} writers, {workload.seconds:g} s, polls every {INTERVAL_SECONDS:g} s: {len(workload.transactions):,} "
+        f"transactions committed, {longest}; {workload.undone:,} rolled back; {rows:,} rows in "
+        f"{len(workload.commits) + SEED_ROWS:,} versions:"
     )
 
 
-def print_table(verdicts: Sequence[Verdict]) -> None:
-    """Print what came of each tool."""
-    width = max(len(verdict.tool) for verdict in verdicts)
-    columns = ("polls", "rows", "lost", "stale", "repeated", "median delay", "greatest")
-    print(" " * width, *(f"{column:>{max(len(column), 7)}}" for column in columns), sep="  ")
+def result(verdicts: Sequence[Verdict], where: str, written: str) -> Section:
+    """Say what came of each tool."""
+    headings = ("", "polls", "rows", "lost", "stale", "repeated", "median delay", "greatest")
+    rows = []
     for verdict in verdicts:
         counts = (verdict.polls, verdict.rows, verdict.lost, verdict.stale, verdict.repeated)
         delays = (f"{verdict.median_delay:.1f} s", f"{verdict.greatest_delay:.1f} s")
-        cells = (*(f"{count:,}" for count in counts), *delays)
-        aligned = (f"{cell:>{max(len(column), 7)}}" for cell, column in zip(cells, columns, strict=True))
-        print(f"{verdict.tool:<{width}}", *aligned, sep="  ")
+        rows.append((verdict.tool, *(f"{count:,}" for count in counts), *delays))
+    wrong = sum(each.lost + each.stale + each.repeated for each in verdicts if each.tool.startswith("tidelog"))
+    bar = Bar("keys that tidelog has lost or left stale, and rows that it has repeated", wrong, 0, least=False)
+    return Section("cursors", "What a timestamp cursor loses", where, [Grid(headings, rows, written)], [bar])
 
 
 if __name__ == "__main__":

@@ -9,12 +9,9 @@ that each peer has written are counted.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import statistics
-import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -180,27 +177,12 @@ def load_worker(setting: Setting, table: str, subject: Subject) -> None:
     bucket = f"{table}-{len(subject.runs)}".replace("_", "-")
     setting.store.make_bucket(bucket)
     meter = Meter(setting.server, setting.scratch / "log")
-    process = meter.start(
-        [sys.executable, "-m", "benchmarks.worker"],
-        setting.environment(bucket),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdin  # noqa: S101  # for the type: both are pipes
-    assert process.stdout  # noqa: S101
-    process.stdout.readline()
-    told = time.perf_counter()
-    process.stdin.write(f"public.{table}\n".encode())
-    process.stdin.flush()
-    said = json.loads(process.stdout.readline() or "{}")
-    warm = time.perf_counter() - told
-    process.stdin.close()  # Nothing else is to be run: it ends.
-    process.stdout.close()
+    said = meter.converse([sys.executable, "-m", "benchmarks.worker"], setting.environment(bucket), f"public.{table}")
     took = meter.stop()
     if said["rows"] != subject.rows:
         sys.exit(f"the worker wrote {said['rows']} rows of {subject.rows}")
     subject.runs.append(took)
-    subject.warm.append(warm)
+    subject.warm.append(said["warm"])
     subject.size = said["bytes"]
     report(f"  {took.seconds:.2f} s")
 
@@ -229,7 +211,7 @@ def grid(shape: Shape, subjects: Sequence[Subject]) -> Grid:
     plain = next((each for each in subjects if each.name == PLAIN_PEER and each.runs), None)
     done = sorted((each for each in subjects if each.runs), key=lambda each: -each.a_second())
     headings = ("", "rows/s", "ratio", "client CPU µs/row", "server CPU µs/row", "peak MB", "output MB", "rows", "runs")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for each in done:
         ratio = f"{each.a_second() / plain.a_second():.2f}" if plain else ""
         costs = (f"{each.micros('client'):.2f}", f"{each.micros('server'):.2f}", f"{each.peak:,.0f}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -92,6 +93,29 @@ class Meter:
         )
         self._processes.append(process)
         return process
+
+    def converse(self, command: Sequence[str], environment: Mapping[str, str], line: str) -> dict[str, Any]:
+        """Start a process that says when it is ready, send it a line, and return its answer; then it has to end.
+
+        Returns:
+            What it has answered, and `warm`: the seconds from when it was told.
+
+        Raises:
+            ToolFailedError: it has ended.
+        """
+        process = self.start(command, environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdin  # noqa: S101  # for the type: both are pipes
+        assert process.stdout  # noqa: S101
+        process.stdout.readline()
+        told = time.perf_counter()
+        with suppress(BrokenPipeError), process.stdin as commands:
+            commands.write(f"{line}\n".encode())
+        with process.stdout as answers:
+            answer = answers.readline()
+        if not answer:
+            self.stop()
+            raise ToolFailedError(tail(command, self._log))
+        return json.loads(answer) | {"warm": time.perf_counter() - told}
 
     def open(self, path: Path) -> IO[bytes]:
         """Open a file that a process writes to."""

@@ -78,7 +78,7 @@ class Setting:
         return made
 
     def environment(self, bucket: str, **settings: str) -> dict[str, str]:
-        """Return the environment of a worker, and of a scheduler, whose lake is a bucket; some settings may be given."""
+        """Return the environment of a worker or scheduler whose lake is a bucket; some settings may be given."""
         given = {
             "STACK": "bench",
             "DATABASE_SECRET": _SECRET,
