@@ -90,7 +90,7 @@ def tools_of(setting: Setting, lag: float) -> Iterator[Tool]:
     """Start the tools, one after the other, in the order of the table."""
     lakes = (("lake", "64", "", "xmin:"), ("bound", "0", ", bound in time", "timestamp:"))
     for bucket, megabytes, how, strategy in lakes:
-        setting.store.make_bucket(bucket)
+        setting.make_lake(bucket)
         yield Tidelog(
             f"tidelog {version('tidelog')}{how}",
             setting.scratch / bucket,
@@ -174,12 +174,11 @@ def judge(tool: Tool, table: dict[int, int], commits: dict[Version, float]) -> V
 
 def describe(workload: Workload, rows: int, *, stays_open: bool) -> str:
     """Say what has been written."""
-    longest = (
-        f"the longest open for {max(workload.transactions):.1f} s{', and one all the while' if stays_open else ''}"
-    )
+    held = ", and one all the while" if stays_open else ""
     return (
-        f"{WRITERS} writers, {workload.seconds:g} s, polls every {INTERVAL_SECONDS:g} s: {len(workload.transactions):,} "
-        f"transactions committed, {longest}; {workload.undone:,} rolled back; {rows:,} rows in "
+        f"{WRITERS} writers, {workload.seconds:g} s, polls every {INTERVAL_SECONDS:g} s: "
+        f"{len(workload.transactions):,} transactions committed, the longest open for "
+        f"{max(workload.transactions):.1f} s{held}; {workload.undone:,} rolled back; {rows:,} rows in "
         f"{len(workload.commits) + SEED_ROWS:,} versions:"
     )
 

@@ -175,7 +175,7 @@ def load_worker(setting: Setting, table: str, subject: Subject) -> None:
     """Have a worker process take the first snapshot of a table into an empty lake."""
     report(f"{TIDELOG} …")
     bucket = f"{table}-{len(subject.runs)}".replace("_", "-")
-    setting.store.make_bucket(bucket)
+    setting.make_lake(bucket)
     meter = Meter(setting.server, setting.scratch / "log")
     said = meter.converse([sys.executable, "-m", "benchmarks.worker"], setting.environment(bucket), f"public.{table}")
     took = meter.stop()

@@ -91,6 +91,7 @@ class Meter:
             stderr=self._errors,
             start_new_session=True,
         )
+        self._peaks[process.pid] = peak_of_tree(process.pid)  # It may be too short to be looked at again.
         self._processes.append(process)
         return process
 
@@ -115,7 +116,8 @@ class Meter:
         if not answer:
             self.stop()
             raise ToolFailedError(tail(command, self._log))
-        return json.loads(answer) | {"warm": time.perf_counter() - told}
+        said: dict[str, Any] = json.loads(answer)
+        return said | {"warm": time.perf_counter() - told}
 
     def open(self, path: Path) -> IO[bytes]:
         """Open a file that a process writes to."""
@@ -153,16 +155,16 @@ class Meter:
     def _end(self, process: subprocess.Popen[Any]) -> float:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        if process.pid not in self._peaks:  # It was too short to be looked at, or there is no /proc.
-            self._peaks[process.pid] = usage.ru_maxrss * (1 if os.uname().sysname == "Darwin" else 1024)
+        if not _PROC.exists():
+            self._peaks[process.pid] = usage.ru_maxrss
         return usage.ru_utime + usage.ru_stime
 
     def _look(self) -> None:
         """Note what they hold: `ru_maxrss` would count what this process held when it started them."""
         while not self._done.wait(_LOOK_SECONDS):
             for process in list(self._processes):
-                if process.returncode is None and (peak := peak_of_tree(process.pid)):
-                    self._peaks[process.pid] = max(peak, self._peaks.get(process.pid, 0))
+                if process.returncode is None:
+                    self._peaks[process.pid] = max(self._peaks[process.pid], peak_of_tree(process.pid))
 
 
 def run(pipe: Pipe, server: Postgres, log: Path, *, seconds: float = 3600) -> Took:
@@ -206,7 +208,8 @@ class Process:
                 stderr=output,
                 text=True,
             )
-        self.hear()  # it is ready
+        self.said = self.hear()
+        """What it said when it was ready."""
 
     def ask(self, line: str) -> str:
         """Send a line, and return the answer."""

@@ -77,6 +77,14 @@ class Setting:
         made.mkdir(parents=True)
         return made
 
+    def make_lake(self, name: str) -> None:
+        """Make a bucket, and its queues."""
+        self.store.make_bucket(name)
+        attributes = {"FifoQueue": "true", "ContentBasedDeduplication": "true", "VisibilityTimeout": "930"}
+        more = {"DeduplicationScope": "messageGroup", "FifoThroughputLimit": "perMessageGroupId"}
+        for queue in ("work", "backfill", "dead-letters"):
+            self.cloud.client("sqs").create_queue(QueueName=f"{name}-{queue}.fifo", Attributes=attributes | more)
+
     def environment(self, bucket: str, **settings: str) -> dict[str, str]:
         """Return the environment of a worker or scheduler whose lake is a bucket; some settings may be given."""
         given = {
@@ -97,9 +105,9 @@ class Setting:
             "EXCLUDE": "",
             "HORIZON_SECONDS": "1800",
             "CERTAIN_LOOK_TICKS": "12",
-            "WORK_QUEUE_URL": f"{self.cloud.endpoint_url}/{ACCOUNT}/work.fifo",
-            "BACKFILL_QUEUE_URL": f"{self.cloud.endpoint_url}/{ACCOUNT}/backfill.fifo",
-            "DEAD_LETTERS_URL": f"{self.cloud.endpoint_url}/{ACCOUNT}/dead-letters.fifo",
+            "WORK_QUEUE_URL": f"{self.cloud.endpoint_url}/{ACCOUNT}/{bucket}-work.fifo",
+            "BACKFILL_QUEUE_URL": f"{self.cloud.endpoint_url}/{ACCOUNT}/{bucket}-backfill.fifo",
+            "DEAD_LETTERS_URL": f"{self.cloud.endpoint_url}/{ACCOUNT}/{bucket}-dead-letters.fifo",
             "TOPIC": f"arn:aws:sns:{self.cloud.region}:{ACCOUNT}:notices",
             **settings,
         }
@@ -119,7 +127,11 @@ class Setting:
 
 @contextmanager
 def set_up(settings: Mapping[str, str] | None = None) -> Iterator[Setting]:
-    """Start all servers; they end with the block."""
+    """Start all servers; they end with the block.
+
+    Args:
+        settings: of the database server, in place of `SETTINGS`.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="tidelog-bench-") as scratch,
         Cloud() as cloud,

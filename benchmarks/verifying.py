@@ -45,7 +45,7 @@ def main() -> None:
     with set_up() as setting:
         server = setting.server
         fill(server, "orders", given.rows)
-        setting.store.make_bucket("lake")
+        setting.make_lake("lake")
         environment = setting.environment("lake")
         report("taking it into the lake …")
         ingest(environment)
