@@ -149,7 +149,7 @@ def load_peer(setting: Setting, table: str, peer: Peer, subject: Subject) -> Non
             subject.size = sum(path.stat().st_size for path in written(directory))
     except ToolFailedError as error:
         report(f"{error}")
-        subject.failed = str(error).strip().rpartition("\n")[2][-120:]
+        subject.failed = error.brief
         return
     subject.runs.append(took)
     report(f"  {took.seconds:.2f} s")

@@ -1,7 +1,7 @@
 """Both functions in one process, invoked as Lambda invokes them; it says what each invocation took.
 
-A line on its standard input is a tick's event (JSON), with which the scheduler is invoked, or `work`: all messages of the
-work queue are received, and the worker is invoked with each, one after the other. Only the functions' time counts.
+A line on its standard input is a tick's event (JSON), with which the scheduler is invoked, or `work`: all messages of
+the work queue are received, and the worker is invoked with each, one after the other. Only the functions' time counts.
 """
 
 from __future__ import annotations

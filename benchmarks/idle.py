@@ -1,9 +1,9 @@
 """What does it cost to find that nothing has changed? Ticks over 1, 100 and 1,000 tables; and 10,000 to schedule.
 
-Both functions run their own code, warm, against a PostgreSQL of this machine, a real S3 server and the sandbox's SQS and
-Parameter Store. All that they say to these goes through relays, which count how often they ask and wait. After the first
-ticks nothing changes. Then come as many ticks as it takes until each table was looked at once, which a tick does with a
-share of the tables that have not changed; and one tick that looks at all of them, as a person may ask for.
+Both functions run their own code, warm, against a PostgreSQL of this machine, a real S3 server and the sandbox's SQS
+and Parameter Store. All that they say to these goes through relays, which count how often they ask and wait. After the
+first ticks nothing changes. Then come as many ticks as it takes until each table was looked at once, which a tick does
+with a share of the tables that have not changed; and one tick that looks at all of them, as a person may ask for.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ from tidelog_sandbox.postgres import USER
 LOOKS = 12
 """The template's `CertainLookTicks`."""
 _SECRET = "relayed"  # noqa: S105  # its name
+_NOTE = (
+    "A trip is a question for whose answer a function waits. For a table that is not looked at there is none, but its "
+    "part of the scheduler's few."
+)
 _SETTLING = 3
 _TABLES = """
 CREATE SCHEMA {schema};
@@ -184,10 +188,7 @@ def result(where: str, idle: dict[int, tuple[Spent, Spent]], scheduled: Sequence
             Bar("the same where all of them are looked at", every.worker, 2, least=False, unit=" s"),
             Bar(f"scheduling {scheduled[0]['tables']:,} tables", slowest, 10, least=False, unit=" s"),
         ],
-        [
-            f"Of {turns.ticks} ticks in turn, and of one. A trip is a question for whose answer the function waits; of a "
-            "table that is not looked at there is none but its part of the scheduler's."
-        ],
+        [f"Of {turns.ticks} ticks in turn, and of one. {_NOTE}"],
     )
 
 

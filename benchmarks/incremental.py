@@ -2,8 +2,8 @@
 
 First: a thousand random rows of a large table are updated and then extracted, each time by all of them in turn, as
 whole processes. tidelog finds the place to go on from in its ledger; the peers are given the time after which rows are
-new, which takes them no time. A worker that runs already, as Lambda keeps them, is measured too. Second: the same change
-to the large and to a small table, by turns, in such a worker. Both are read through their indexed timestamp columns.
+new, which takes them no time. A worker that runs already, as Lambda keeps them, is measured too. Second: the same
+change to the large and to a small table, in turns, in such a worker. Both are read through their indexed timestamps.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def extract(
                 rival.failed = f"{found:,} rows of {CHANGED:,} were written"
         except ToolFailedError as error:
             report(f"{error}")
-            rival.failed = str(error).strip().rpartition("\n")[2][-120:]
+            rival.failed = error.brief
 
 
 def whole(setting: Setting, environment: dict[str, str], table: str) -> Took:

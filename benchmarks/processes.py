@@ -27,6 +27,11 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class ToolFailedError(Exception):
     """A tool could not be set up, or ended with an error."""
 
+    @property
+    def brief(self) -> str:
+        """The end of its last line."""
+        return str(self).strip().rpartition("\n")[2][-120:]
+
 
 @dataclass(frozen=True, slots=True)
 class Took:

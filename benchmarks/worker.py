@@ -30,6 +30,7 @@ def main() -> None:
     worker()
     print(json.dumps({"loaded": loaded, "ready": time.perf_counter()}), flush=True)
     for line in map(str.strip, sys.stdin):
+        spent = time.process_time()
         done = [run(worker(), message) for message in (chunks() if line == CHUNKS else [asked(line)])]
         said = {
             "rows": sum(each.rows for each in done),
@@ -39,7 +40,8 @@ def main() -> None:
             "strategy": done[-1].strategy if done else "",
             "chunks": done[-1].chunks if done else 0,
             "peak": peak_memory(),
-            "cpu": time.process_time(),
+            "cpu": time.process_time() - spent,
+            "done": time.perf_counter(),
         }
         print(json.dumps(said), flush=True)
 
