@@ -87,7 +87,6 @@ def start(setting: Setting, bucket: str) -> Start:
             text=True,
         )
         said, _ = process.communicate(f"public.{_TABLE}\n")
-        done = time.perf_counter()
     if process.returncode:
         sys.exit(tail(command, log))
     ready, ran = map(json.loads, said.splitlines())

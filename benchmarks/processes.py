@@ -19,6 +19,7 @@ from benchmarks.setting import MEGABYTE, ROOT
 
 from tidelog_sandbox.postgres import Postgres
 
+_BRIEF = 100
 _LOOK_SECONDS = 0.02
 _PROC = Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -30,7 +31,8 @@ class ToolFailedError(Exception):
     @property
     def brief(self) -> str:
         """The end of its last line."""
-        return str(self).strip().rpartition("\n")[2][-120:]
+        last = re.sub(r"\x1b\[[0-9;]*m", "", str(self)).strip().rpartition("\n")[2]
+        return last if len(last) <= _BRIEF else f"…{last[-_BRIEF:]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,15 +29,20 @@ one run, in which all took turns; the times are the machine's.
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table: its first column is text, the others are numbers."""
+    """A table: its first columns are text, the others are numbers."""
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
+    text: int = 1
 
     def markdown(self) -> str:
         """Return it as Markdown."""
-        lines = [self.headings, ["---", *("---:" for _ in self.headings[1:])], *self.rows]
+        lines = [
+            self.headings,
+            ["---" if number < self.text else "---:" for number in range(len(self.headings))],
+            *self.rows,
+        ]
         table = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
         return f"{self.title}\n\n{table}" if self.title else table
 
@@ -87,7 +92,7 @@ class Section:
         for grid in self.grids:
             if grid.title:
                 screen.print(grid.title)
-            screen.print(aligned(grid.headings, grid.rows))
+            screen.print(aligned(grid.headings, grid.rows, left=grid.text))
         for line in (*self.notes, *map(str, self.bars)):
             screen.print(line)
 
