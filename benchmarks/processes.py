@@ -19,7 +19,7 @@ from benchmarks.setting import MEGABYTE, ROOT
 
 from tidelog_sandbox.postgres import Postgres
 
-_BRIEF = 100
+_BRIEF = 60
 _LOOK_SECONDS = 0.02
 _PROC = Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")

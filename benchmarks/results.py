@@ -92,7 +92,7 @@ class Section:
         for grid in self.grids:
             if grid.title:
                 screen.print(grid.title)
-            screen.print(aligned(grid.headings, grid.rows, left=grid.text))
+            screen.print(aligned(grid.headings, grid.rows, left=grid.text, prose=grid.headings[grid.text - 1] or " "))
         for line in (*self.notes, *map(str, self.bars)):
             screen.print(line)
 

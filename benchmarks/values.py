@@ -13,9 +13,9 @@ import gzip
 import json
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -125,9 +125,7 @@ def main() -> None:
         subjects = [Subject("tidelog worker", "", count_lost(server, ours(setting), VALUES))]
         for peer in (peer for peer in PEERS if peer.name != NULL_PEER):
             report(f"{peer.name} …")
-            began = time.perf_counter()
             subjects.append(judge(setting, peer))
-            report(f"  {time.perf_counter() - began:.1f} s, {subjects[-1].lost}")
         where = circumstances(load, setting.versions())
     section = result(where, subjects)
     section.print()
@@ -161,16 +159,17 @@ def judge(setting: Setting, peer: Peer) -> Subject:
     try:
         return Subject(peer.name, "", count_lost(setting.server, write(setting, peer, TABLE), VALUES))
     except ToolFailedError as error:
-        report(f"{error}")
         refused = error.brief
-    lost: Counter[str] = Counter()
-    for column in VALUES:
+
+    def lost_of(column: str) -> Counter[str]:
         try:
             written = write(setting, peer, f"{TABLE}_{column}")
         except ToolFailedError:
             written = []
-        lost += count_lost(setting.server, written, [column])
-    return Subject(peer.name, refused, lost)
+        return count_lost(setting.server, written, [column])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return Subject(peer.name, refused, sum(pool.map(lost_of, VALUES), Counter[str]()))
 
 
 def write(setting: Setting, peer: Peer, table: str) -> list[bytes]:
@@ -179,8 +178,9 @@ def write(setting: Setting, peer: Peer, table: str) -> list[bytes]:
     Raises:
         ToolFailedError: it would not.
     """
-    directory = setting.directory("peer")
-    run(peer.pipe(Task(setting.server, table, directory)), setting.server, setting.scratch / "log", seconds=120)
+    directory = setting.directory(f"peer-{table}")
+    log = setting.scratch / f"log-{table}"
+    run(peer.pipe(Task(setting.server, table, directory)), setting.server, log, seconds=300)
     return list(lines(directory))
 
 
