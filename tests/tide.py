@@ -110,7 +110,16 @@ class Database:
     def pass_horizon(self) -> None:
         """Wait until all transactions that are under way now have ended: other tests' may be among them."""
         now = self.one("SELECT pg_current_xact_id()::text::bigint")
-        wait_for(lambda: self.one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint") > now)
+        self._wait_for_horizon(now + 1)
+
+    def hold_horizon(self, session: pg8000.native.Connection) -> None:
+        """Begin a transaction that holds the horizon, and wait until none of other tests holds it further back."""
+        session.run("BEGIN")
+        [[oldest]] = session.run("SELECT pg_current_xact_id()::text::bigint")
+        self._wait_for_horizon(oldest)
+
+    def _wait_for_horizon(self, transaction: int) -> None:
+        wait_for(lambda: self.one("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint") >= transaction)
 
     @contextmanager
     def session(self, user: str = "postgres") -> Iterator[pg8000.native.Connection]:

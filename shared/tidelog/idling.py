@@ -37,7 +37,7 @@ class Outset:
     Attributes:
         relations: what there is in the database.
         tallies: of its tables; nothing where the server counts nothing, or nobody goes by it.
-        known: the summaries of tables that may have changed, and of some others; None where none could be read.
+        known: the summaries of tables that may have changed, and of some others; None where they were not read.
         before: what the last tick has left; None where there is nothing.
         idle: the tables that need no message.
     """
@@ -99,12 +99,13 @@ class Idling:
         tallies = tallied.tallies(number, self._looks, configuration.version)
         taken = configuration.selection(selection).apply(tallied.relations).tables
         proven = before.idle if before else {}
-        calm = [table for table in taken if not everything and proven.get(str(table), "") == tallies.get(table)]
+        calm = [table for table in taken if proven.get(str(table), "") == tallies.get(table)]
         calm = random.sample(calm, max(0, len(calm) - _MORE))
-        asked = sorted({*taken} - {*calm})
-        known = self._or_none(lambda: self._parameters.read_some(asked))
+        if everything or not before:  # No summary decides anything.
+            return Outset(tallied.relations, tallies, None, before)
+        known = self._or_none(lambda: self._parameters.read_some(sorted({*taken} - {*calm})))
         idle = frozenset[TableName]()
-        if before and known is not None and not everything:
+        if known is not None:
             idle = frozenset(calm).union(table for table in known if known[table].tally == tallies.get(table))
         return Outset(tallied.relations, tallies, known, before, idle)
 

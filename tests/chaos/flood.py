@@ -144,25 +144,40 @@ class Flood:
             if self._over.wait(0.1):
                 return
         moments = sorted(draw.uniform(0, plans[0].chunks * 2 / 3) for _ in range(kills))
+        clients = Clients()
         with self._stack.tide.database.session() as session:
             for number, moment in enumerate(moments):
                 while not self._over.is_set() and self.killed <= number:
                     if len(self._readings()) >= moment and (ports := session.run(_READERS)):
-                        self._over.wait(draw.uniform(0, 0.03))  # it may be about to commit by then, or to publish
-                        kill_client(draw.choice(ports)[0])
+                        self._over.wait(draw.uniform(0, 0.02))  # it may be about to commit by then, or to publish
+                        clients.kill(draw.choice(ports)[0])
                         self.counts["kill"] += 1
-                    self._over.wait(0.02)
+                    self._over.wait(0.005)
 
     def _readings(self) -> list[Invocation]:
         return [each for each in list(self._stack.invocations) if each.record and '"plan"' in each.record["body"]]
 
 
-def kill_client(port: int) -> None:
-    """Kill the function's process that has a connection from some port."""
-    with suppress(psutil.Error):  # it has just ended
-        for process in psutil.Process().children():
-            if any(connection.laddr and connection.laddr.port == port for connection in process.net_connections("tcp")):
+class Clients:
+    """The functions' processes by the ports that they are connected from; a search takes as long as a chunk does."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, psutil.Process] = {}
+
+    def kill(self, port: int) -> None:
+        """Kill the process that has a connection from some port."""
+        if port not in self._known:
+            self._search()
+        with suppress(psutil.Error):  # it has just ended
+            if process := self._known.pop(port, None):
                 process.kill()
+
+    def _search(self) -> None:
+        for process in psutil.Process().children():
+            with suppress(psutil.Error):
+                for connection in process.net_connections("tcp"):
+                    if connection.laddr:
+                        self._known[connection.laddr.port] = process
 
 
 class Bodies(Mapping[str, list[bytes]]):

@@ -361,8 +361,7 @@ def test_a_backfill_never_hides_a_newer_version(filled: Tide, way: str, held: bo
     acts: list[Callable[[], object]] = [change, filled.ingest, lambda: None]
     with filled.database.session() as session:
         if held:
-            session.run("BEGIN")
-            session.run("SELECT pg_current_xact_id()")
+            filled.database.hold_horizon(session)
         change()
         assert filled.ingest().outcome == "ingested"
         change()

@@ -285,8 +285,7 @@ def test_rows_above_a_held_horizon_are_not_planned_for(large: Tide) -> None:
     """A position can say of them only that they are an increment's: they are read in one go."""
     large.ingest()
     with large.database.session() as session:
-        session.run("BEGIN")
-        session.run("SELECT pg_current_xact_id()")
+        large.database.hold_horizon(session)
         large.run("UPDATE t SET v = 1")
         assert large.ingest(limits=SMALL).rows == 1000
 
@@ -374,8 +373,7 @@ def test_a_bound_after_a_plan_lies_before_what_was_running(large: Tide) -> None:
     bounded = replace(SMALL, time_bound_bytes=1)
     with large.database.session() as session, pytest.MonkeyPatch.context() as patch:
         patch.setattr("tidelog.ingesting._QUIET_SECONDS", 0.1)
-        session.run("BEGIN")
-        session.run("SELECT pg_current_xact_id()")
+        large.database.hold_horizon(session)
         large.run("INSERT INTO t VALUES (2000, 1, '', now() - interval '2 hours', now() - interval '2 hours')")
         assert large.ingest(limits=bounded).outcome == "planned"
         large.read_chunks(limits=bounded)
@@ -467,8 +465,7 @@ def test_rows_of_an_attached_leaf_that_a_known_transaction_wrote_are_read(tide: 
     tide.run("INSERT INTO t VALUES (1, 0)")
     tide.ingest()
     with tide.database.session() as holder, tide.database.session() as writer:
-        holder.run("BEGIN")
-        holder.run("SELECT pg_current_xact_id()")
+        tide.database.hold_horizon(holder)
         writer.run("BEGIN")
         writer.run("INSERT INTO t VALUES (2, 0)")
         writer.run("INSERT INTO t1 SELECT n, 1, repeat('x', 200) FROM generate_series(3, 1000) n")
@@ -526,8 +523,7 @@ def test_nothing_is_planned_where_chunks_would_find_nothing(large: Tide, monkeyp
     large.ingest()
     monkeypatch.setattr("tidelog.planning.LOOKING", 1)
     with large.database.session() as session:
-        session.run("BEGIN")
-        session.run("SELECT pg_current_xact_id()")
+        large.database.hold_horizon(session)
         large.database.run("INSERT INTO t VALUES (2000)")
         large.ingest()
         large.run("INSERT INTO t VALUES (3000)")

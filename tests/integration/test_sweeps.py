@@ -142,8 +142,7 @@ def test_hidden_rows_of_an_id_ahead_are_not_forgotten_when_their_partition_has_l
     tide.ingest(limits=BOUNDED)
     set_bound(tide)
     with tide.database.session() as holder:
-        holder.run("BEGIN")
-        holder.run("SELECT pg_current_xact_id()")
+        tide.database.hold_horizon(holder)
         tide.run("INSERT INTO t VALUES (3, 1, NULL), (4, 2, now())")
         assert tide.ingest(limits=BOUNDED).rows == 1
         tide.run("ALTER TABLE t DETACH PARTITION t1", "INSERT INTO t VALUES (5, 2, now())")
@@ -170,8 +169,7 @@ def test_a_table_that_is_looked_at_row_by_row_needs_no_sweep(tide: Tide) -> None
 def test_rows_of_ids_above_a_held_horizon_are_the_next_sweep_s(bounded: Tide) -> None:
     """Some of a transaction's rows were emitted ahead, the others hidden: they are swept once the horizon is past."""
     with bounded.database.session() as holder:
-        holder.run("BEGIN")
-        holder.run("SELECT pg_current_xact_id()")
+        bounded.database.hold_horizon(holder)
         bounded.run("UPDATE t SET v = 1, updated_at = CASE WHEN id = 1 THEN now() ELSE updated_at END WHERE id <= 5")
         assert bounded.ingest(limits=BOUNDED).rows == 1
         assert undelta(bounded.state().ahead)

@@ -27,6 +27,8 @@ from tidelog_cli.main import app
 from tidelog_sandbox.sandbox import Sandbox
 
 ORDERS, STAFF, EMPTY = "public.orders", "public.staff", "public.empty"
+_WAITING = "SELECT count(*) FROM pg_locks WHERE relation = 'staff'::regclass AND NOT granted"
+"""Of this office's, not of other tests'."""
 
 
 @pytest.fixture(scope="module")
@@ -191,8 +193,7 @@ def test_the_status_tells_of_ticks_queues_the_horizon_and_each_table(office: Off
     shown = office.tidelog("status")
     assert all(words in shown for words in ("last tick", "of 3 tables", "work queue", "horizon", ORDERS))
     with office.tide.database.session() as session:
-        session.run("BEGIN")
-        session.run("SELECT pg_current_xact_id()")
+        office.tide.database.hold_horizon(session)
         wait_for(lambda: "held for" in office.tidelog("status"))
 
 
@@ -283,7 +284,7 @@ def test_ctrl_c_ends_a_command_with_130_and_a_watch_with_0(office: Office) -> No
             if first:
                 assert process.stdout.readline().startswith(first)
             else:
-                wait_for(lambda: office.tide.database.one("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+                wait_for(lambda: office.tide.database.one(_WAITING))
             os.kill(process.pid, signal.SIGINT)
             _, errors = process.communicate(timeout=30)
             assert process.returncode == code, errors

@@ -115,8 +115,7 @@ def test_who_holds_the_horizon_stands_below_the_tables(office: Office) -> None:
     """With how to end it."""
     with office.tide.database.session() as session:
         session.run("SET application_name = 'nightly report'")
-        session.run("BEGIN")
-        session.run("SELECT pg_current_xact_id()")
+        office.tide.database.hold_horizon(session)
         horizon = json.loads(office.tidelog("tables", "--json"))["horizon"]
         assert horizon["seconds"] >= 0
         assert horizon["remedy"].startswith("To end it: ")
