@@ -85,17 +85,9 @@ def main() -> None:
         for shape in (shape for shape in SHAPES if shape.name in given.shapes.split(",")):
             rows = round(given.rows * shape.share)
             measured[shape] = measure(setting, shape, rows, peers, runs=given.runs, full=given.full)
-        where = circumstances(load, setting.versions())
-    section = Section(
-        "first_load",
-        "First load",
-        where,
-        [grid(shape, subjects) for shape, subjects in measured.items()],
-        bars(measured),
-        notes(measured),
-    )
+            section = result(circumstances(load, setting.versions()), measured)
+            section.write(given.results)  # What is done is done, should the rest take too long.
     section.print()
-    section.write(given.results)
 
 
 def chosen(peer: Peer, words: str) -> bool:
@@ -204,6 +196,12 @@ def digest(chunks: Iterable[bytes]) -> str:
     for chunk in chunks:
         checksum.update(inflate.decompress(chunk))
     return checksum.hexdigest()
+
+
+def result(where: str, measured: dict[Shape, list[Subject]]) -> Section:
+    """Say what came of the tables that are done."""
+    grids = [grid(shape, subjects) for shape, subjects in measured.items()]
+    return Section("first_load", "First load", where, grids, bars(measured), notes(measured))
 
 
 def grid(shape: Shape, subjects: Sequence[Subject]) -> Grid:
