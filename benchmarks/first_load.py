@@ -234,8 +234,10 @@ def bars(measured: dict[Shape, list[Subject]]) -> list[Bar]:
     ratios = ((PLAIN_PEER, 1.3), ("chdb", 0.95), ("dlt", 6), ("sling", 8))
     for name, wanted in ratios:
         rivals = [each for each in others if each.runs and each.name.startswith(name)]
-        best = max((each.a_second() for each in rivals), default=None)
-        what = f"first load, rows/s over those of {name}{chr(39) + 's best backend' if name == 'dlt' else ''}"
+        best = max((each.a_second() for each in rivals), default=0)
+        what = f"first load, rows/s over those of {name}" + ("'s best backend" if name == "dlt" else "")
+        if best:
+            what += f" ({ours.a_second(warm=True) / best:.2f} from when it is told)"
         found.append(Bar(what, ours.a_second() / best if best else None, wanted, unit=" times"))
     null = next(each for each in others if each.name == NULL_PEER)
     spared = ours.micros("server") / null.micros("server") if null.micros("server") else None
