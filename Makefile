@@ -22,7 +22,7 @@ demo: $(READY)
 	@$(BIN)/tidelog demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 setup: $(READY)
 

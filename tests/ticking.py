@@ -51,7 +51,7 @@ class Ticking:
         """Send the messages of a tick that was begun."""
         due = f"2026-11-23T12:00:00.{next(self.due):06}Z"
         tick = schedule(due, source=self.tide.source, queue=self.queue, selection=self.selection, outset=outset)
-        self._idling().end(outset, due, tick.tables, tick.unchanged)
+        self._idling().end(outset, due, tick.stirred, tick.idle)
         return tick
 
     def tick(self, *, source: Source | None = None, configuration: int = 0, everything: bool = False) -> list[Ingest]:

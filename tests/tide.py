@@ -23,6 +23,7 @@ from tidelog.chunking import Chunking
 from tidelog.configurations import Configurations
 from tidelog.credentials import Credentials
 from tidelog.events import Event, Ingested, Remade, Supplied, follows
+from tidelog.glancing import Glances
 from tidelog.ingesting import Ingestion
 from tidelog.lake import read_segment_key
 from tidelog.ledger import Ledger
@@ -207,6 +208,7 @@ class Tide:
         self.ledger = self._ledger(lake.s3)
         self.parameters = Parameters(lake.ssm, lake.prefix)
         self.outbox = Outbox()
+        self.glances = Glances()
 
     def configure(self, document: str) -> int:
         """Write the configuration, and put it in force; return its version."""
@@ -235,6 +237,7 @@ class Tide:
             parameters=Parameters(ssm or self.lake.ssm, self.lake.prefix),
             backfill_queue=self.outbox,
             limits=limits,
+            glances=self.glances,
             now=self.now,
         )
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from tidelog_cli.backfill import ask, offsets, show
 from tidelog_cli.following import Wanted, follow
 from tidelog_cli.local import run_tick
+from tidelog_cli.output import counted
 from tidelog_cli.stack import Stack
 from tidelog_cli.ticks import TickResult, read_result, show_tick
 from tidelog_sandbox import shop
@@ -64,11 +65,11 @@ class Archive:
         result = read_result(invocation)
         if result is None or self._told or result.outcome in ("unchanged", "failed"):
             return
-        what = f"{result.rows:,} rows"
+        what = counted(result.rows, "row")
         if result.chunk:
             what = f"chunk {result.chunk} of {result.chunks}, {what}"
         elif result.outcome == "planned":
-            what = f"planned in {result.chunks} chunks"
+            what = f"planned in {counted(result.chunks, 'chunk')}"
         with self._lock:
             self._say(f" {result.table}: {what}")
 

@@ -20,7 +20,7 @@ from tidelog.tables import TableName
 from tidelog_cli import prices
 from tidelog_cli.following import Wanted, follow, show_ended
 from tidelog_cli.naming import table_name
-from tidelog_cli.output import aligned, confirm, console, duration, live_count, size
+from tidelog_cli.output import aligned, confirm, console, counted, duration, live_count, size
 from tidelog_cli.progress import Progress, plans_under_way
 from tidelog_cli.stack import Stack, StackName
 
@@ -127,8 +127,8 @@ def cancel(
     left = progress.plan.chunks - progress.plan.done_chunks
     if progress.plan.kind in WINDOWS and not yes:
         confirm(
-            f"{plan} reads {progress.what} of {progress.table}: the rows of its {left} chunks will be missing in the "
-            f"lake until tidelog backfill {progress.table} --all. Cancel it?"
+            f"{plan} reads {progress.what} of {progress.table}: the rows of its {counted(left, 'chunk')} will be "
+            f"missing in the lake until tidelog backfill {progress.table} --all. Cancel it?"
         )
 
     def drop(now: State) -> ChunksDropped | None:
@@ -138,7 +138,7 @@ def cancel(
         return ChunksDropped(open_plan.number, ((1, open_plan.chunks),), "it was cancelled", unread=True)
 
     _, event = found.ledger.append_if(progress.table, progress.state, drop, finished=0)
-    console().print(f"cancelled {plan}: {left} chunks are dropped" if event else f"{plan} is over")
+    console().print(f"cancelled {plan}: {counted(left, 'chunk')} dropped" if event else f"{plan} is over")
 
 
 @app.command()
@@ -147,7 +147,7 @@ def resume(stack: StackName, plan: Annotated[str | None, typer.Argument(metavar=
     found = Stack.find(stack)
     for progress in [_named(found, plan)] if plan else _under_way(found, None):
         sent = send_again(found, progress)
-        console().print(f"{progress.name}: sent {sent} chunks")
+        console().print(f"{progress.name}: sent {counted(sent, 'chunk')}")
 
 
 def send_again(stack: Stack, progress: Progress) -> int:

@@ -16,7 +16,7 @@ from tidelog.deadletters import DeadLetters, Letter
 from tidelog.errors import InvalidMessage
 from tidelog.messages import Ingest, decode
 from tidelog.tables import TableName
-from tidelog_cli.output import aligned, console, live_count
+from tidelog_cli.output import aligned, console, counted, live_count
 from tidelog_cli.stack import Stack, StackName
 
 app = typer.Typer(
@@ -107,9 +107,9 @@ def send_back(screen: Console, stack: Stack, table: str | None = None, *, dry_ru
                 f"{letter.table or _cut(letter.body, _WHY)}",
             )
     of, would = f" of {table}" if table else "", "would be " if dry_run else ""
-    screen.print(f"{_messages(len(sent))}{of} {would}sent back.")
+    screen.print(f"{counted(len(sent), 'message')}{of} {would}sent back.")
     if more := sum(sent.values()) - len(sent):
-        screen.print(f"{_messages(more)} that ask for the same {would}removed: one run reads all.")
+        screen.print(f"{counted(more, 'message')} that ask for the same {would}removed: one run reads all.")
 
 
 @app.command()
@@ -214,10 +214,6 @@ def _age(age: timedelta) -> str:
     if minutes < 120:
         return f"{minutes} min"
     return f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} d"
-
-
-def _messages(count: int) -> str:
-    return "1 message" if count == 1 else f"{count} messages"
 
 
 def _cut(text: str, length: int) -> str:

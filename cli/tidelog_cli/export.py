@@ -17,6 +17,7 @@ from tidelog.rows import raw_values
 from tidelog.schema import ColumnDocument, SchemaDocument
 from tidelog.stored import Stored
 from tidelog_cli.carried import Carried, carried
+from tidelog_cli.output import counted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -141,7 +142,7 @@ class _Loading:
                     if file.tell() >= _BATCH_BYTES:
                         file = self._take(file)
                 done += segment.size
-                tell(done, total, f"{self.lines:,} lines")
+                tell(done, total, counted(self.lines, "line"))
             file = self._take(file)
         finally:
             file.close()

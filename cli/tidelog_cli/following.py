@@ -16,7 +16,7 @@ from tidelog.ledger import Ledger
 from tidelog.messages import Backfill, ReadChunk, Sweep, decode
 from tidelog.plans import ChunkRead, ChunksDropped, OpenPlan, Planned
 from tidelog.tables import TableName
-from tidelog_cli.output import console, live_bar, size
+from tidelog_cli.output import console, counted, live_bar, size
 from tidelog_cli.stack import Stack
 
 _POLL_SECONDS = 1.0
@@ -62,7 +62,7 @@ class Ended:
         return not self.reason
 
     def __str__(self) -> str:
-        read = f"{self.table}: {self.rows:,} rows, {size(self.bytes)} in the lake"
+        read = f"{self.table}: {counted(self.rows, 'row')}, {size(self.bytes)} in the lake"
         return read if self.succeeded else f"{read}, and then: {self.reason}"
 
     def as_json(self) -> dict[str, Any]:
@@ -179,4 +179,8 @@ def _progress(under_way: list[_Followed]) -> tuple[int, int, str]:
     done, chunks = sum(plan.done_chunks for plan in plans), sum(plan.chunks for plan in plans)
     done_bytes, total = sum(plan.done_bytes for plan in plans), sum(plan.bytes for plan in plans)
     rows = sum(each.rows for each in under_way)
-    return done, chunks, f"{done:,} of {chunks:,} chunks, {size(done_bytes)} of {size(total)}, {rows:,} rows"
+    return (
+        done,
+        chunks,
+        f"{done:,} of {counted(chunks, 'chunk')}, {size(done_bytes)} of {size(total)}, {counted(rows, 'row')}",
+    )

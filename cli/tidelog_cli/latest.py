@@ -12,7 +12,7 @@ import typer
 from tidelog.errors import InvalidSetting
 from tidelog.read import Lake
 from tidelog_cli.export import FORMATS, Format, export
-from tidelog_cli.output import console, live_bar, size
+from tidelog_cli.output import console, counted, live_bar, size
 from tidelog_cli.place import AnyLake, AnyStack, find_place
 
 
@@ -56,12 +56,13 @@ def latest(
         if column.remark:
             errors.print(f"{column.name} is text: {column.remark}", style="yellow")
     if done.keyless:
-        errors.print(f"{done.keyless:,} lines are left out: they are of before there was this key", style="yellow")
+        errors.print(f"left out, as of before there was this key: {counted(done.keyless, 'line')}", style="yellow")
     if as_json:
         typer.echo(json.dumps({"table": str(found.name), "file": str(to), **asdict(done)}, indent=1))
     else:
         console().print(
-            f"{to}: {done.rows:,} rows, {size(done.bytes)}, from {done.lines:,} lines in {done.segments:,} segments",
+            f"{to}: {counted(done.rows, 'row')}, {size(done.bytes)}, from {counted(done.lines, 'line')} in "
+            f"{counted(done.segments, 'segment')}",
         )
 
 

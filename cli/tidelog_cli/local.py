@@ -19,7 +19,7 @@ from rich.console import Console
 from tidelog_cli.address import ChunkMegabytes, ConfigFile, Database, Exclude, Tables, read_address
 from tidelog_cli.backfill import send_again
 from tidelog_cli.config import read_document
-from tidelog_cli.output import console, live_line, size
+from tidelog_cli.output import console, counted, live_line, size
 from tidelog_cli.progress import plans_under_way
 from tidelog_cli.stack import Stack
 from tidelog_cli.ticks import TableResult, TickFailedError, TickResult, Ticks, read_result, show_tick
@@ -203,8 +203,8 @@ def _line(result: TableResult) -> str:
         then = f"again in {result.again} s" if result.then == "retried" else "it lies in the dead letters"
         return f"{result.table}  failed, {then}: {result.reason}"
     if result.outcome == "planned":
-        return f"{result.table}  planned in {result.chunks} chunks"
+        return f"{result.table}  planned in {counted(result.chunks, 'chunk')}"
     number = f"increment {result.sequential_id}" if result.outcome == "ingested" else "snapshot"
     if result.chunk:
         number = f"chunk {result.chunk} of {result.chunks}"
-    return f"{result.table}  {result.rows:,} rows  {size(result.bytes)}  {number}  {result.seconds:.2f} s"
+    return f"{result.table}  {counted(result.rows, 'row')}  {size(result.bytes)}  {number}  {result.seconds:.2f} s"

@@ -113,7 +113,7 @@ class Line:
 
     def __call__(self, done: int, total: int, rows: int) -> None:
         """Say how far the tick is."""
-        text = f"{self._title}: {done} of {total} tables, {rows:,} rows"
+        text = f"{self._title}: {done} of {counted(total, 'table')}, {counted(rows, 'row')}"
         self._progress.update(self._task, description=text, completed=done, total=total or 1)
 
 
@@ -158,3 +158,8 @@ def live_bar(title: str) -> Iterator[Callable[[int, int, str], object]]:
         yield lambda done, total, text: progress.update(
             task, description=f"{title}: {text}", completed=done, total=total
         )
+
+
+def counted(number: int, what: str) -> str:
+    """Return so many of something, in words: "1 row", "2,000 rows"."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -20,7 +20,7 @@ from tidelog.selection import Selection
 from tidelog.surveying import Survey, Surveyed, survey
 from tidelog_cli.address import read_address
 from tidelog_cli.config import read_document
-from tidelog_cli.output import aligned, console, live_bar, size
+from tidelog_cli.output import aligned, console, counted, live_bar, size
 from tidelog_sandbox.credentials import secret_content
 
 _SHOWN_STATEMENTS = 4
@@ -89,7 +89,7 @@ def show(screen: Console, found: Survey) -> None:
     total = sum(each.found.size for each in found.tables if each.found)
     failing = sum(bool(each.obstacles) for each in found.tables) + len(found.refused)
     screen.print(
-        f"{len(found.tables)} tables to ingest, {size(total)} on disk; "
+        f"{counted(len(found.tables), 'table')} to ingest, {size(total)} on disk; "
         + (f"{failing} can't be." if failing else "all of them can be."),
         style="red" if failing else "green",
     )
@@ -104,7 +104,7 @@ def _row(each: Surveyed) -> tuple[str, ...]:
         "\n".join(each.found.timestamp_columns) or "none",
         size(each.found.size),
         "?" if rows is None else f"{rows:,}",
-        f"{each.chunks:,} chunks" if each.chunks else "one run",
+        counted(each.chunks, "chunk") if each.chunks else "one run",
         f"{each.strategy.name}: {each.strategy.reason}",
     )
 

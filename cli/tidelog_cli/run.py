@@ -11,7 +11,7 @@ import typer
 
 from tidelog.messages import VERSION
 from tidelog_cli.naming import table_name
-from tidelog_cli.output import aligned, console, size
+from tidelog_cli.output import aligned, console, counted, size
 from tidelog_cli.stack import Stack, StackName
 from tidelog_cli.trying import Tried, Trying
 
@@ -43,7 +43,7 @@ def run(
     elif wait:
         _show(tried)
     else:
-        console().print(f"Sent for {len(sent)} tables. How far it is: tidelog status --stack {found.name}")
+        console().print(f"Sent for {counted(len(sent), 'table')}. How far it is: tidelog status --stack {found.name}")
     for left in refused if not as_json else ():
         console(err=True).print(f"refused: {left['table']}: {left['reason']}", style="red")
     if refused or any(each.failed for each in tried):

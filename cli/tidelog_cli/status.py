@@ -18,7 +18,7 @@ from rich.text import Text
 from tidelog.letters import Failure
 from tidelog.plans import OpenPlan
 from tidelog.state import Lack
-from tidelog_cli.output import console, duration, fitted, size
+from tidelog_cli.output import console, counted, duration, fitted, size
 from tidelog_cli.place import AnyLake, AnyStack, find_place
 from tidelog_cli.queues import QueueDepth
 from tidelog_cli.survey import Overview, Standing, Survey
@@ -116,7 +116,7 @@ def _lines(overview: Overview, stack: str, stale: float) -> Iterator[Text]:
         age = _seconds(tick.at, overview.at)
         idle = f", {tick.unchanged:,} of them unchanged" * bool(tick.unchanged)
         refused = f"; {tick.refused} refused" * bool(tick.refused)
-        words = f"{duration(age)} ago, of {tick.tables:,} tables{idle}" + refused
+        words = f"{duration(age)} ago, of {counted(tick.tables, 'table')}{idle}" + refused
         yield _line("last tick", words, bad=age >= stale or tick.refused > 0)
     else:
         yield _unknown("last tick", unknown["tick"]) if "tick" in unknown else _line("last tick", "none yet", bad=True)

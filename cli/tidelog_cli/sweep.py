@@ -13,7 +13,7 @@ from tidelog.messages import VERSION
 from tidelog.tables import TableName
 from tidelog_cli.following import Wanted, follow, show_ended
 from tidelog_cli.naming import table_name
-from tidelog_cli.output import console
+from tidelog_cli.output import console, counted
 from tidelog_cli.stack import Stack, StackName
 
 
@@ -47,10 +47,10 @@ def sweep(
     elif wait:
         show_ended(console(), [each for each in done if each.rows or not each.succeeded])
         if nothing := sum(each.succeeded and not each.rows for each in done):
-            console().print(f"{nothing} of {len(sent)} tables had nothing hidden")
+            console().print(f"{nothing} of {counted(len(sent), 'table')} had nothing hidden")
     else:
         console().print(
-            f"Sent for {len(sent)} tables. How far it is: tidelog backfill list --stack {found.name}; "
+            f"Sent for {counted(len(sent), 'table')}. How far it is: tidelog backfill list --stack {found.name}; "
             f"up to when a table is complete: tidelog tables --stack {found.name}",
         )
     if not all(each.succeeded for each in done):

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tidelog.errors import InvalidMessage
 from tidelog.messages import ReadChunk, decode
-from tidelog_cli.output import aligned, console, size
+from tidelog_cli.output import aligned, console, counted, size
 
 if TYPE_CHECKING:
     from tidelog_sandbox.functions import Invocation
@@ -190,7 +190,9 @@ def show_tick(screen: Console, tick: TickResult) -> None:
 
 
 def _row(table: TableResult) -> tuple[str, ...]:
-    number = {"ingested": f"{table.sequential_id}", "planned": f"{table.chunks} chunks"}.get(table.outcome, "snapshot")
+    number = {"ingested": f"{table.sequential_id}", "planned": counted(table.chunks, "chunk")}.get(
+        table.outcome, "snapshot"
+    )
     return (table.table, f"{table.rows:,}", size(table.bytes), number, f"{table.seconds:.2f}")
 
 

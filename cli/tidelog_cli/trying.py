@@ -17,7 +17,7 @@ from tidelog.parameters import Kept, Parameters
 from tidelog.plans import WINDOWS, Planned
 from tidelog.stores import Bucket
 from tidelog.tables import TableName
-from tidelog_cli.output import live_bar
+from tidelog_cli.output import counted, live_bar
 from tidelog_cli.queues import Queues
 from tidelog_cli.stack import Stack
 
@@ -115,7 +115,7 @@ class Trying:
                 if not waiting:
                     break
                 rows = sum(each.rows for each in tried)
-                show(len(tried), total, f"{len(tried)} of {total} tables, {rows:,} rows")
+                show(len(tried), total, f"{len(tried)} of {counted(total, 'table')}, {counted(rows, 'row')}")
                 time.sleep(_POLL_SECONDS)
         return sorted(tried, key=lambda each: each.table)
 
@@ -139,7 +139,7 @@ class Trying:
             sum(segment.rows for segment in segments),
             sum(segment.bytes for segment in segments),
             events[-1].state.sequential_id if events else 0,
-            note=f"planned in {plans[-1].chunks:,} chunks" if plans else "",
+            note=f"planned in {counted(plans[-1].chunks, 'chunk')}" if plans else "",
         )
 
     def _failed(self, tables: set[str], request: str) -> dict[str, Tried]:

@@ -23,7 +23,7 @@ from tidelog.tables import TableName
 from tidelog.verification.verdict import Differing, Verified
 from tidelog.verification.verifying import Verifying
 from tidelog_cli.address import read_address
-from tidelog_cli.output import aligned, console, live_bar
+from tidelog_cli.output import aligned, console, counted, live_bar
 from tidelog_cli.place import AnyLake, AnyStack, find_place
 from tidelog_cli.stack import Stack
 from tidelog_sandbox.credentials import secret_content
@@ -176,7 +176,7 @@ def _show(screen: Console, done: list[Verified]) -> None:
 
 
 def _row(found: Verified) -> tuple[str, ...]:
-    ledger = f"{found.events:,} events, {found.segments:,} segments"
+    ledger = f"{counted(found.events, 'event')}, {counted(found.segments, 'segment')}"
     if found.rows is None:
         return (found.table, "", "", "", "", ledger, found.verdict)
     gone = f"{found.gone:,}" if found.keyed else ""

@@ -16,6 +16,7 @@ from tidelog.events import (
     What,
 )
 from tidelog.plans import ChunkRead, ChunksDropped, ChunkSplit, Enqueued, PlanEvent, Planned
+from tidelog_cli.output import counted
 
 _PLANNED = {
     "snapshot": "the first snapshot",
@@ -66,7 +67,7 @@ def _of_plan(what: PlanEvent) -> str:
     match what:
         case Planned():
             instead = f" in place of plan {what.instead.plan}" if what.instead else ""
-            return f"{_PLANNED[what.kind]} was planned in {_chunks(what.chunks)}{instead}: {what.reason}"
+            return f"{_PLANNED[what.kind]} was planned in {counted(what.chunks, 'chunk')}{instead}: {what.reason}"
         case Enqueued():
             return f"plan {what.plan}: all messages are sent"
         case ChunkRead():
@@ -79,10 +80,6 @@ def _of_plan(what: PlanEvent) -> str:
             )
         case ChunksDropped():
             count = sum(last - first + 1 for first, last in what.chunks)
-            return f"plan {what.plan}: {_chunks(count)} dropped: {what.reason}"
+            return f"plan {what.plan}: {counted(count, 'chunk')} dropped: {what.reason}"
         case _:
             assert_never(what)
-
-
-def _chunks(count: int) -> str:
-    return "1 chunk" if count == 1 else f"{count:,} chunks"

@@ -60,11 +60,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  #
         request=event.get("request", ""),
         outset=outset,
     )
-    asked = scheduler.idling.end(outset, due, tick.tables, tick.unchanged)
+    asked = scheduler.idling.end(outset, due, tick.stirred, tick.idle)
     report_tick(tick, settings.stack)
     note_tick(scheduler, tick)
-    report_sight(scheduler.watching.look(tick.tables, outset.known, asked), settings.stack)
-    return {**asdict(tick), "tables": [str(table) for table in tick.tables], "unchanged": len(tick.unchanged)}
+    report_sight(scheduler.watching.look(tick.stirred, outset.known, asked), settings.stack)
+    counts = {"unchanged": len(tick.unchanged), "looks": len(tick.looks)}
+    return {**asdict(tick), "tables": [str(table) for table in tick.tables], **counts}
 
 
 def take_request(settings: SchedulerSettings, scheduler: Scheduler, event: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from contextlib import suppress
 
 from tidelog.errors import TidelogError
 from tidelog.events import PartitionsChanged, SchemaChanged
+from tidelog.opening import OpenTable
 from tidelog.parts import Parts
-from tidelog.source import OpenTable
 from tidelog.state import State
 from tidelog.tables import TableName
 

@@ -56,6 +56,7 @@ type(oid) AS (
 SELECT json_build_object(
   'oid', rel.oid::bigint, 'schema', rel.nspname, 'name', rel.relname, 'kind', rel.relkind,
   'populated', rel.relispopulated, 'version', current_setting('server_version_num')::int / 10000,
+  'edition', {edition},
   'columns', (SELECT coalesce(json_agg(json_build_object(
       'name', att.attname, 'type', att.atttypid::bigint, 'type_name', format_type(att.atttypid, att.atttypmod),
       'not_null', att.attnotnull, 'default', pg_get_expr(d.adbin, d.adrelid), 'generated', att.attgenerated,
@@ -106,6 +107,34 @@ SELECT json_build_object(
     FROM type JOIN pg_type t ON t.oid = type.oid)
 )::text
 FROM rel
+"""
+
+# Of catalog rows, the versions: of the relations of a `tree`, their columns, and the user's `type`s.
+_EDITION = """
+(SELECT md5(concat_ws('|',
+  (SELECT string_agg(concat_ws(',', c.oid, n.nspname, c.xmin, c.relfilenode,
+     (SELECT string_agg(a.attnum || ':' || a.xmin, ',' ORDER BY a.attnum)
+      FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0)), ';' ORDER BY c.oid)
+   FROM tree JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace),
+  (SELECT string_agg(concat_ws(',', t.oid, t.xmin,
+     (SELECT string_agg(e.oid || ':' || e.xmin, ',' ORDER BY e.oid) FROM pg_enum e WHERE e.enumtypid = t.oid),
+     (SELECT string_agg(a.attnum || ':' || a.xmin, ',' ORDER BY a.attnum)
+      FROM pg_attribute a WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0)), ';' ORDER BY t.oid)
+   FROM type JOIN pg_type t ON t.oid = type.oid AND t.oid >= 16384))))
+"""
+
+_GLANCE = """
+WITH RECURSIVE
+tree(oid, kind) AS (
+  SELECT c.oid, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE n.nspname = {schema} AND c.relname = {name}
+  UNION ALL
+  SELECT c.oid, c.relkind FROM tree
+  JOIN pg_inherits i ON i.inhparent = tree.oid AND NOT i.inhdetachpending
+  JOIN pg_class c ON c.oid = i.inhrelid
+  WHERE tree.kind = 'p'),
+type(oid) AS (SELECT unnest('{types}'::oid[]))
+SELECT json_build_object('snapshot', ({snapshot})::json, 'edition', {edition}, 'rows', {rows})::text
 """
 
 # Whatever is compared with the snapshot is read in the statement that takes it, and after it.
@@ -171,7 +200,25 @@ def read_relations(answer: str) -> tuple[Relation, ...]:
 
 def table_query(table: TableName) -> str:
     """Return the statement that describes one table; it has no row where there is no such relation."""
-    return _TABLE.format(schema=literal(table.schema), name=literal(table.name))
+    return _TABLE.format(schema=literal(table.schema), name=literal(table.name), edition=_EDITION)
+
+
+def glance_query(table: Table, rows: str) -> str:
+    """Return the statement that says whether a table is still what it was, with a count of rows.
+
+    Args:
+        table: what it was.
+        rows: an expression that counts rows.
+    """
+    types = "{" + ",".join(str(each.oid) for each in table.types) + "}"
+    return _GLANCE.format(
+        schema=literal(table.schema),
+        name=literal(table.name),
+        types=types,
+        snapshot=_SNAPSHOT,
+        edition=_EDITION,
+        rows=rows,
+    )
 
 
 def read_table(table: TableName, answer: Sequence[Sequence[str]]) -> Table:

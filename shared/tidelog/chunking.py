@@ -14,6 +14,7 @@ from tidelog.continuity import behind, find_break
 from tidelog.errors import DatabaseChanged, OutOfTime, UnknownTable, UnreadableData
 from tidelog.events import Event, What
 from tidelog.lake import Position, segment_key
+from tidelog.opening import OpenTable
 from tidelog.parts import Parts
 from tidelog.plans import (
     DEEPEST,
@@ -33,7 +34,6 @@ from tidelog.readings import Segment
 from tidelog.retracing import chunk_parts
 from tidelog.runs import Outcome, Run
 from tidelog.segment import Upload
-from tidelog.source import OpenTable
 from tidelog.state import State
 from tidelog.tables import Leaf, TableName
 from tidelog.windows import REACH, Snapshot

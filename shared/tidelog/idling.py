@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
+from zlib import crc32
 
 from tidelog.configuration import Configuration
 from tidelog.errors import Permanent, TidelogError
@@ -39,7 +40,8 @@ class Outset:
         tallies: of its tables; nothing where the server counts nothing, or nobody goes by it.
         known: the summaries of tables that may have changed, and of some others; None where they were not read.
         before: what the last tick has left; None where there is nothing.
-        idle: the tables that need no message.
+        idle: the tables in which nothing has changed.
+        looks: those of them whose turn it is to be looked at for certain.
     """
 
     relations: Sequence[Relation]
@@ -47,6 +49,7 @@ class Outset:
     known: Mapping[TableName, Summary] | None = None
     before: Remembered | None = None
     idle: frozenset[TableName] = frozenset()
+    looks: frozenset[TableName] = frozenset()
 
 
 class Idling:
@@ -95,8 +98,7 @@ class Idling:
             return Outset(self._source.relations())
         tallied = self._tallied()
         before = self._or_none(self._memory.read)
-        number = before.number + 1 if before else 0
-        tallies = tallied.tallies(number, self._looks, configuration.version)
+        tallies = tallied.tallies(configuration.version)
         taken = configuration.selection(selection).apply(tallied.relations).tables
         proven = before.idle if before else {}
         calm = [table for table in taken if proven.get(str(table), "") == tallies.get(table)]
@@ -107,12 +109,19 @@ class Idling:
         idle = frozenset[TableName]()
         if known is not None:
             idle = frozenset(calm).union(table for table in known if known[table].tally == tallies.get(table))
-        return Outset(tallied.relations, tallies, known, before, idle)
+        looks = frozenset(table for table in idle if is_turn(table, before.number + 1, self._looks))
+        return Outset(tallied.relations, tallies, known, before, idle, looks)
 
     def end(
         self, outset: Outset, due: str, tables: Sequence[TableName], idle: Sequence[TableName]
     ) -> Mapping[TableName, datetime]:
         """Remember a tick whose messages were sent; return since when each table is asked for, where that is known.
+
+        Args:
+            outset: what was known when it began.
+            due: when it was due.
+            tables: those that may have changed.
+            idle: those that have not.
 
         Raises:
             StoreUnreachable, AccessDenied: it could not be remembered. If ticks went on with that number, the turn of
@@ -143,3 +152,8 @@ class Idling:
         except TidelogError as error:
             self._warn(f"{error}")
             return None
+
+
+def is_turn(table: TableName, number: int, looks: int) -> bool:
+    """Say whether a table's turn to be looked at comes at a tick: once in so many ticks, for other tables at others."""
+    return (number + crc32(f"{table}".encode())) % looks == 0

@@ -11,31 +11,32 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Literal
 
 from tidelog.altering import Altering, Tell
 from tidelog.continuity import find_break, went_back
 from tidelog.errors import Conflict, DatabaseBusy
 from tidelog.events import Advanced, Event, Ingested, Snapshotted, TimelineStarted, What
+from tidelog.glancing import LAG
 from tidelog.lake import Position, segment_key
 from tidelog.ledger import OffsetTakenError
+from tidelog.opening import OpenTable
 from tidelog.parameters import Summary
 from tidelog.parts import Parts
 from tidelog.planning import Plan, plan_windows
 from tidelog.plans import Kind, Planned
 from tidelog.readings import Moment, Segment
 from tidelog.runs import Outcome, Run
-from tidelog.source import OpenTable
 from tidelog.state import State
 from tidelog.tables import TableName
 
 _ATTEMPTS = 5
-_LAG = 2**30
-"""Transactions after which the horizon of a table without new rows is moved up all the same."""
-
-
 _SPARE_SECONDS = 60
 _QUIET_SECONDS = 5
 """For how long transactions under way are waited for before a large read is planned."""
+Noted = Literal["always", "in time", "never"]
+"""Whether the summary says when a run was that has found nothing new: somebody waits for that; often enough for who
+watches for stale tables; or who watches knows it already."""
 
 
 class _NotQuietError(Exception):
@@ -71,11 +72,12 @@ class Ingestion:
         self._dispatch = parts.dispatch
         self._parameters = parts.parameters
         self._limits = parts.limits
+        self._glances = parts.glances
         self._now = parts.now
         self._altering = Altering(parts, tell)
 
     def ingest(
-        self, table: TableName, *, seconds: float, for_sweep: bool = False, noted: bool = False, tally: str = ""
+        self, table: TableName, *, seconds: float, for_sweep: bool = False, noted: Noted = "in time", tally: str = ""
     ) -> Run:
         """Ingest what is new in a table, or plan that it be read in chunks.
 
@@ -84,13 +86,16 @@ class Ingestion:
             seconds: the time there is.
             for_sweep: whether a sweep follows: a bounded window that has found nothing may have hidden something, so
                 that is an event too.
-            noted: whether the summary says when this run was, also if nothing is new: somebody waits for it.
+            noted: whether the summary says when this run was, if nothing is new.
             tally: of the table before the run was asked for; noted if all of that is read.
 
         Raises:
             TidelogError: why it could not be; nothing is visible of it, or all is.
         """
         deadline = time.monotonic() + seconds
+        glance = not for_sweep and (noted == "never" or (noted == "in time" and not tally))
+        if glance and (idle := self._glance(table, deadline, noted, tally)):
+            return idle
         quiet: Moment | None = None
         for _ in range(_ATTEMPTS):
             try:
@@ -102,8 +107,29 @@ class Ingestion:
                 continue  # An event came in between that changes what is to be done: begin again from the ledger.
         raise Conflict("ingest", table, f"other workers took the offset {_ATTEMPTS} times", "It is tried again")
 
+    def _glance(self, table: TableName, deadline: float, noted: Noted, tally: str) -> Run | None:
+        """Tell at a glance that nothing is new, and nothing has to be written; None where that can't be told."""
+        glance = self._glances.of(table)
+        if glance is None or glance.settings != self._source.settings(table):
+            return None
+        known = self._parameters.kept(table)
+        summary = known.summary if known else None
+        if summary is None or summary.offset != glance.state.offset or tally not in ("", summary.tally):
+            return None
+        if summary.age(self._now()) > self._fresh(noted):
+            return None
+        answer = self._source.ask(table, glance.question, deadline=deadline)
+        if answer is None or not glance.is_idle(answer):
+            self._glances.forget(table)
+            return None
+        return _idle(table, glance.state, glance.strategy)
+
+    def _fresh(self, noted: Noted) -> float:
+        """Return the seconds for which a summary's time is good where nothing is new."""
+        return {"always": float("-inf"), "in time": self._limits.fresh, "never": float("inf")}[noted]
+
     def _run(
-        self, table: TableName, deadline: float, quiet: Moment | None, *, for_sweep: bool, noted: bool, tally: str
+        self, table: TableName, deadline: float, quiet: Moment | None, *, for_sweep: bool, noted: Noted, tally: str
     ) -> Run:
         state, known = self._publisher.finish_last(table, seconds=deadline - time.monotonic())
         if self._dispatch.send_unsent(table, state, finished=state.offset) is not state:
@@ -124,8 +150,10 @@ class Ingestion:
                 return self._plan(table, base, plan, schema)
             if segment is None:
                 state = self._advance(table, base, plan, for_sweep=for_sweep)
-                fresh = float("-inf") if noted else self._limits.fresh
+                fresh = self._fresh(noted)
                 self._parameters.project(table, state, base.known, self._now(), fresh=fresh, tally=tally)
+                if state is base.state:
+                    self._glances.keep(opened, state, plan)
                 return _outcome(table, "unchanged", state, plan)
             self._source.wait_until_durable(plan.snapshot)
             uncommitted.pop_all()  # From here on an event may need the upload, whatever is raised.
@@ -190,7 +218,7 @@ class Ingestion:
         state = base.state
         moved = plan.snapshot.horizon > state.horizon
         wanted = for_sweep and moved and any(leaf.bounded for leaf in plan.reading.leaves)
-        if state.horizon and (wanted or plan.snapshot.next - state.horizon > _LAG):
+        if state.horizon and (wanted or plan.snapshot.next - state.horizon > LAG):
             self._source.wait_until_durable(plan.snapshot)
             return self._ledger.append(table, state, Advanced(plan.reading), finished=base.finished).state
         return state
@@ -232,6 +260,19 @@ class Ingestion:
 
 def _window_of(state: State) -> tuple[object, ...]:
     return (state.timeline, state.sequential_id, state.horizon, state.ahead, state.leaves, state.past, state.bound)
+
+
+def _idle(table: TableName, state: State, strategy: str) -> Run:
+    return Run(
+        table=str(table),
+        outcome="unchanged",
+        rows=0,
+        bytes=0,
+        sequential_id=state.sequential_id,
+        timestamp=state.timestamp,
+        key=None,
+        strategy=strategy,
+    )
 
 
 def _outcome(table: TableName, outcome: Outcome, state: State, plan: Plan, segment: Segment | None = None) -> Run:

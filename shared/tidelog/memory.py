@@ -34,7 +34,7 @@ class Remembered(msgspec.Struct, frozen=True):
     at: datetime
     """When its messages were sent."""
     asked: dict[str, datetime]
-    """The tables that messages were sent for; since when that is so without a tick at which they were idle."""
+    """The tables that may have changed; since when that is so without a tick at which they were idle."""
     idle: dict[str, str]
     """The others, each with its tally, up to which it was read."""
 

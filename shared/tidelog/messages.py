@@ -19,7 +19,15 @@ _GROUP = re.compile(r"""[A-Za-z0-9!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]{1,128}""
 _INGEST = '{"version":1,"type":"ingest","table":"public.orders"}'
 _BACKFILL = '{"version":1,"type":"backfill","table":"public.orders","from":"2024-01-01","to":"2024-02-01"}'
 _LONE = re.compile("[\ud800-\udfff]")
-_TYPES = {"version": int, "plan": int, "chunk": int, "configuration": int, "all": bool, "tick": (str, type(None))}
+_TYPES = {
+    "version": int,
+    "plan": int,
+    "chunk": int,
+    "configuration": int,
+    "all": bool,
+    "look": bool,
+    "tick": (str, type(None)),
+}
 _SHOWN = 80
 _LONGEST = "9999mo"
 _M = TypeVar("_M", bound="_Message")
@@ -59,6 +67,8 @@ class Ingest(_Message, frozen=True):
     """Id of the request of a person who may wait for it: the run then notes its time, also where nothing is new."""
     tally: str = ""
     """What the server had counted of the table when it was sent: a run that leaves nothing unread notes it."""
+    look: bool = False
+    """Whether the server has counted nothing new: where that is so, nothing has to be noted."""
 
 
 class Backfill(_Message, frozen=True):
@@ -113,7 +123,13 @@ _EXAMPLES: Mapping[type[_Message], str] = {
 
 
 def ingest(
-    table: TableName, tick: str | None, configuration: int | None = None, *, request: str = "", tally: str = ""
+    table: TableName,
+    tick: str | None,
+    configuration: int | None = None,
+    *,
+    request: str = "",
+    tally: str = "",
+    look: bool = False,
 ) -> Ingest:
     """Return the message that has one table ingested, for a tick or as a person asks."""
     return Ingest(
@@ -124,6 +140,7 @@ def ingest(
         configuration=configuration,
         request=request,
         tally=tally,
+        look=look,
     )
 
 
@@ -135,7 +152,7 @@ def sent_again(body: str) -> str:
         return body
     if not isinstance(message, Ingest) or message.configuration is None:
         return body
-    return encode(msgspec.structs.replace(message, configuration=None, tally=""))
+    return encode(msgspec.structs.replace(message, configuration=None, tally="", look=False))
 
 
 def sweep(table: TableName, *, tick: str = "", request: str = "") -> Sweep:

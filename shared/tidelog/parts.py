@@ -8,6 +8,7 @@ from datetime import datetime
 
 from tidelog.configurations import Configurations
 from tidelog.dispatch import Dispatch
+from tidelog.glancing import Glances
 from tidelog.ledger import Ledger
 from tidelog.limits import Limits
 from tidelog.parameters import Parameters
@@ -29,6 +30,7 @@ class Parts:
         parameters: the summaries of the states.
         backfill_queue: where chunks are waited for.
         limits: what an operator has set.
+        glances: what was found idle.
         now: the clock, with a zone.
     """
 
@@ -39,6 +41,7 @@ class Parts:
     parameters: Parameters
     backfill_queue: WorkQueue
     limits: Limits
+    glances: Glances
     now: Callable[[], datetime]
 
     @property

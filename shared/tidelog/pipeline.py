@@ -17,6 +17,7 @@ from tidelog.configurations import Configurations
 from tidelog.credentials import read_credentials
 from tidelog.deadletters import DeadLetters, Failures
 from tidelog.events import SchemaChanged
+from tidelog.glancing import Glances
 from tidelog.idling import Idling
 from tidelog.ledger import Ledger
 from tidelog.limits import Limits
@@ -89,6 +90,7 @@ def build_parts(settings: WorkerSettings, clients: Clients | None = None) -> Par
             failover_margin=settings.failover_margin,
             fresh=settings.stale_seconds / _FRESH,
         ),
+        glances=Glances(),
         now=_now,
     )
 

@@ -81,6 +81,7 @@ class Plan:
         restless: whether it is better planned once the transactions under way have ended: since when they are is not
             known, and so no bound in time for the rows that they leave.
         whole: whether nothing that the snapshot sees is left to the next run, but for what bounds in time hide.
+        windows: of all relations, also those that hold no row, where it is whole.
     """
 
     parts: tuple[Part, ...]
@@ -90,6 +91,7 @@ class Plan:
     leaves: tuple[PlannedLeaf, ...] = ()
     restless: bool = False
     whole: bool = False
+    windows: tuple[Part, ...] = ()
 
 
 def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Moment | None = None) -> Plan:
@@ -138,7 +140,8 @@ def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Moment |
         reading = changed(reading, next_bound=next_bound(state.bound, watermark, reading.began, limits.look_back))
     parts = tuple(Part(leaf, window) for (leaf, window), one in zip(windows, found, strict=True) if one.rows)
     whole = not capped and len(windows) == len(table.leaves)
-    return Plan(parts, sum(one.rows for one in found), reading, snapshot, whole=whole)
+    everywhere = tuple(Part(leaf, window) for leaf, window in windows) if whole else ()
+    return Plan(parts, sum(one.rows for one in found), reading, snapshot, whole=whole, windows=everywhere)
 
 
 def _of_columns(state: State, table: Table) -> State:

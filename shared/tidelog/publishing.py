@@ -10,13 +10,14 @@ from tidelog.errors import Conflict, UnreadableData
 from tidelog.events import Event, Remade
 from tidelog.lake import read_segment_key
 from tidelog.ledger import Ledger, OffsetTakenError
+from tidelog.opening import OpenTable
 from tidelog.parameters import Parameters, Summary
 from tidelog.planning import Part
 from tidelog.plans import ChunkRead, Planned
 from tidelog.readings import Segment
 from tidelog.retracing import again, chunk_parts, is_same
 from tidelog.segment import Segments, UploadGoneError
-from tidelog.source import OpenTable, Source
+from tidelog.source import Source
 from tidelog.state import State
 from tidelog.tables import TableName
 

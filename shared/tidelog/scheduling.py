@@ -26,6 +26,7 @@ class Tick:
         refused: asked for or configured by name, but not there; or of a kind that can't be ingested.
         configuration: the version that it went by, 0 where there is none.
         unchanged: the other tables: nothing has changed in them, so no message was sent.
+        looks: those that a message was sent for although nothing has changed, as it was their turn.
     """
 
     due: str
@@ -34,6 +35,17 @@ class Tick:
     refused: tuple[Left, ...]
     configuration: int = 0
     unchanged: tuple[TableName, ...] = ()
+    looks: tuple[TableName, ...] = ()
+
+    @property
+    def stirred(self) -> tuple[TableName, ...]:
+        """The tables in which something may have changed."""
+        return tuple(sorted({*self.tables} - {*self.looks}))
+
+    @property
+    def idle(self) -> tuple[TableName, ...]:
+        """The tables in which nothing has changed."""
+        return (*self.unchanged, *self.looks)
 
 
 def schedule(
@@ -46,7 +58,7 @@ def schedule(
     request: str = "",
     outset: Outset | None = None,
 ) -> Tick:
-    """Send one message per table of the selection that is not idle; it names the configuration to read the table by.
+    """Send one message per table that is not idle, or is looked at; it names the configuration to read the table by.
 
     Args:
         due: when the tick was due.
@@ -63,11 +75,17 @@ def schedule(
     configuration, outset = configuration or Configuration(), outset or Outset(source.relations())
     selected = configuration.selection(selection).apply(outset.relations)
     version, tally = configuration.version, outset.tallies.get
-    idle = tuple(table for table in selected.tables if table in outset.idle)
-    stirred = tuple(table for table in selected.tables if table not in outset.idle)
-    queue.send([ingest(table, due, version, request=request, tally=tally(table, "")) for table in stirred])
+    left_out = outset.idle - outset.looks
+    idle = tuple(table for table in selected.tables if table in left_out)
+    asked = tuple(table for table in selected.tables if table not in left_out)
+    messages = [
+        ingest(table, due, version, request=request, tally=tally(table, ""), look=table in outset.looks)
+        for table in asked
+    ]
+    queue.send(messages)
     refused = (*selected.refused, *configuration.unmet(outset.relations))
-    return Tick(due, stirred, selected.skipped, refused, version, idle)
+    looks = tuple(table for table in asked if table in outset.looks)
+    return Tick(due, asked, selected.skipped, refused, version, idle, looks)
 
 
 def schedule_tables(

@@ -3,145 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import msgspec
 from pg8000.exceptions import DatabaseError, InterfaceError
 from pg8000.native import Connection
 
-from tidelog import catalog, timestamps
-from tidelog.columns import COPY_FORMAT, json_fields, json_frame
+from tidelog import catalog
 from tidelog.connection import connect
 from tidelog.credentials import Credentials
 from tidelog.errors import AccessDenied, DatabaseBusy
 from tidelog.failures import database_errors
 from tidelog.horizon import Horizon
-from tidelog.opening import open_table
-from tidelog.quoting import identifier, literal
+from tidelog.opening import OpenTable, ask, one, open_table
+from tidelog.quoting import literal
 from tidelog.state import State
-from tidelog.stream import Gathering, Sink, pull
-from tidelog.tables import Leaf, Relation, Table, TableName
+from tidelog.tables import Relation, TableName
 from tidelog.tablesettings import TableSettings, configured
 from tidelog.tallies import Tallied, read_tallied, tallies_query
-from tidelog.windows import Database, Found, Snapshot, Window, at_or_above, widen
+from tidelog.windows import Database, Snapshot
 
 _DURABLE_SECONDS = 30
 _NUDGE_SECONDS = 0.05
-_MOMENT_SECONDS = 2
-_CHEAP = 1000
-"""Of the planner's cost units; the end of a btree costs less than one."""
-
-# The row that is read. It is always qualified and always quoted, so that no column can be taken for it.
-_ROW = '"~t"'
-
-
-class _Answer(msgspec.Struct):
-    rows: int
-    rows_above: int
-    stored: tuple[int, ...]
-    timestamps: tuple[str | None, ...]
-
-
-class OpenTable:
-    """A table under a lock and a snapshot: all questions are answered as of one moment."""
-
-    def __init__(
-        self, connection: Connection, table: Table, settings: TableSettings, snapshot: Snapshot, deadline: float
-    ) -> None:
-        self._connection = connection
-        self._deadline = deadline
-        self._allowed = self.left
-        self.table = table
-        self.settings = settings
-        self.snapshot = snapshot
-        self.cut = False
-        """Whether the connection is in the middle of an answer, since not all lines were taken."""
-
-    @property
-    def left(self) -> float:
-        """The seconds that are left; no statement takes longer."""
-        return self._deadline - time.monotonic()
-
-    def find(self, leaf: Leaf, window: Window, timestamp_columns: Sequence[str]) -> Found:
-        """Say what a window of a leaf holds."""
-        snapshot = self.snapshot
-        above = at_or_above(snapshot.horizon, snapshot, _ROW)
-        self._follow_deadline()
-        answer = _one(
-            self._connection,
-            f"SELECT json_build_object('rows', count(*), 'rows_above', count(*) FILTER (WHERE {above}), "
-            f"'timestamps', {_latest(timestamp_columns)}, 'stored', "
-            f"coalesce(json_agg(DISTINCT {_ROW}.xmin::text::bigint) FILTER (WHERE {above}), '[]'))::text "
-            f"FROM ONLY {leaf.table_name.sql} {_ROW} WHERE {window.condition(snapshot, _ROW)}",
-        )
-        found = msgspec.json.decode(answer, type=_Answer)
-        above_ids = tuple(widen(xid, snapshot.limit) for xid in found.stored)
-        return Found(found.rows, found.rows_above, above_ids, found.timestamps)
-
-    def estimate(self, leaf: Leaf, window: Window) -> int:
-        """Return how many row versions a window of a leaf holds, as PostgreSQL's planner estimates."""
-        answer = _one(
-            self._connection,
-            f"EXPLAIN (FORMAT JSON) SELECT FROM ONLY {leaf.table_name.sql} {_ROW} "
-            f"WHERE {window.condition(self.snapshot, _ROW)}",
-        )
-        rows: int = answer[0]["Plan"]["Plan Rows"]
-        return rows
-
-    def latest(self, columns: Sequence[str]) -> str | None:
-        """Return the latest value in some columns where an index tells, else None."""
-        if not columns:
-            return None
-        self._follow_deadline()
-        found: list[str | None] = []
-        for leaf in self.table.leaves:
-            question = f"SELECT ({_latest(columns)})::text FROM ONLY {leaf.table_name.sql} {_ROW}"
-            plan = _one(self._connection, f"EXPLAIN (FORMAT JSON) {question}")[0]["Plan"]
-            if plan["Total Cost"] > _CHEAP * len(columns):  # Only a btree knows its end.
-                return None
-            found += msgspec.json.decode(_one(self._connection, question), type=tuple[str | None, ...])
-        return timestamps.latest(found)
-
-    def there(self, oids: Iterable[int]) -> frozenset[int]:
-        """Return which of some relations the database has."""
-        self._follow_deadline()
-        return msgspec.json.decode(_one(self._connection, catalog.there_query(oids)), type=frozenset[int])
-
-    def copy(self, leaf: Leaf, window: Window, sink: Sink) -> None:
-        """Write the JSON lines of a window of a leaf to a sink."""
-        statement = (
-            f"COPY (SELECT {json_fields(self.table, _ROW)} FROM ONLY {leaf.table_name.sql} {_ROW} "
-            f"WHERE {window.condition(self.snapshot, _ROW)}) TO STDOUT WITH {COPY_FORMAT}"
-        )
-        self._copy_out(statement, Gathering(sink, json_frame(self.table)))
-
-    def lines(self, leaf: Leaf, window: Window) -> Generator[bytes]:
-        """Yield the JSON lines of a window of a leaf, a block at a time, in bounded memory."""
-        self.cut = True
-        yield from pull(lambda sink: self.copy(leaf, window, sink))
-        self.cut = False
-
-    def tell(self, question: str, sink: Sink) -> None:
-        """Write the answer to any question to a sink: a line for each row, with tabs between its values."""
-        self._copy_out(f"COPY ({question}) TO STDOUT", Gathering(sink))
-
-    def prepare(self, **settings: str) -> None:
-        """Set some of the server's settings until the table is closed."""
-        for name, value in settings.items():
-            self._connection.run(f"SET LOCAL {identifier(name)} = {literal(value)}")
-
-    def _copy_out(self, statement: str, rows: Gathering) -> None:
-        self._follow_deadline()
-        self._connection.execute_unnamed(statement, stream=rows)
-        rows.flush()
-
-    def _follow_deadline(self) -> None:
-        """Let the next statement take no longer than what is left, give or take a moment."""
-        if self.left < self._allowed - _MOMENT_SECONDS:
-            self._allowed = self.left
-            self._connection.run(f"SET LOCAL statement_timeout = {_milliseconds(self._allowed)}")
 
 
 class Source:
@@ -166,7 +50,7 @@ class Source:
         self._credentials: Credentials | None = None
         self._tls = tls
         self._lock_seconds = lock_seconds
-        self._settings = settings
+        self.settings = settings
         self._connection: Connection | None = None
 
     def close(self) -> None:
@@ -183,12 +67,12 @@ class Source:
             DatabaseUnreachable, DatabaseBusy, AccessDenied: as they say.
         """
         with self._guarded("list the tables of", "the database") as connection:
-            return catalog.read_relations(_one(connection, catalog.relations_query()))
+            return catalog.read_relations(one(connection, catalog.relations_query()))
 
     def tallied(self) -> Tallied:
         """List them with what the server has counted of each; what it raises is what `relations` does."""
         with self._guarded("list the tables of", "the database") as connection:
-            return read_tallied(_one(connection, tallies_query()))
+            return read_tallied(one(connection, tallies_query()))
 
     def horizon(self) -> Horizon:
         """Return the horizon as it is now, and who holds it.
@@ -197,7 +81,7 @@ class Source:
             DatabaseUnreachable, DatabaseBusy, AccessDenied: as they say.
         """
         with self._guarded("read the horizon of", "the database") as connection:
-            return msgspec.json.decode(_one(connection, catalog.horizon_query()), type=Horizon)
+            return msgspec.json.decode(one(connection, catalog.horizon_query()), type=Horizon)
 
     @contextmanager
     def open(self, table: TableName, *, seconds: float, after: State | None = None) -> Iterator[OpenTable]:
@@ -216,7 +100,7 @@ class Source:
             DatabaseUnreachable, DatabaseBusy, AccessDenied: as they say.
         """
         with self._guarded("read", table) as connection:
-            deadline, settings = time.monotonic() + seconds, self._settings(table)
+            deadline, settings = time.monotonic() + seconds, self.settings(table)
             found, snapshot = open_table(connection, table, deadline, after or State())
             opened = OpenTable(connection, configured(found, settings), settings, snapshot, deadline)
             yield opened
@@ -225,6 +109,23 @@ class Source:
             else:
                 connection.run("ROLLBACK")
 
+    def ask(self, table: TableName, question: str, *, deadline: float) -> str | None:
+        """Return the answer to one question about a table, asked of the connection of the last time as it is.
+
+        Returns:
+            None where there is none: the connection was lost, the table is locked or not there any more.
+        """
+        if self._connection is None:
+            return None
+        try:
+            return ask(self._connection, table, question, deadline)
+        except (DatabaseError, InterfaceError, OSError):
+            self.close()
+            return None
+        except BaseException:
+            self.close()
+            raise
+
     def is_on(self, database: Database, horizon: int) -> bool:
         """Say whether this is a database that was read before, and not behind what it was then.
 
@@ -232,7 +133,7 @@ class Source:
             DatabaseUnreachable, DatabaseBusy, AccessDenied: as they say.
         """
         with self._guarded("read", database.name) as connection:
-            snapshot = msgspec.json.decode(_one(connection, catalog.snapshot_query()), type=Snapshot)
+            snapshot = msgspec.json.decode(one(connection, catalog.snapshot_query()), type=Snapshot)
         now = snapshot.database
         return (now.system, now.oid) == (database.system, database.oid) and snapshot.horizon >= horizon
 
@@ -263,7 +164,7 @@ class Source:
         started = time.monotonic()
         nudged = False
         with self._guarded("read", snapshot.database.name, reconnect=False) as connection:
-            while _one(connection, question) != "true":
+            while one(connection, question) != "true":
                 waited = time.monotonic() - started
                 if waited > _DURABLE_SECONDS:
                     raise DatabaseBusy("read", snapshot.database.name, "the server does not write its log to disk")
@@ -312,15 +213,3 @@ class Source:
     def _connected(self, credentials: Credentials) -> Connection:
         with database_errors("connect to", credentials):
             return connect(credentials, self._tls, self._lock_seconds)
-
-
-def _one(connection: Connection, statement: str) -> Any:
-    return connection.run(statement)[0][0]
-
-
-def _latest(columns: Sequence[str]) -> str:
-    return f"json_build_array({', '.join(f'max({_ROW}.{identifier(column)})' for column in columns)})"
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(1, int(seconds * 1000))

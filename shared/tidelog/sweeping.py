@@ -14,11 +14,11 @@ from tidelog.events import What
 from tidelog.hidden import Hidden
 from tidelog.ingesting import Ingestion
 from tidelog.messages import Sweep
+from tidelog.opening import OpenTable
 from tidelog.parts import Parts
 from tidelog.planning import LOOKING, planned, sweep_windows
 from tidelog.plans import Planned
 from tidelog.runs import Outcome, Run
-from tidelog.source import OpenTable
 from tidelog.state import State
 from tidelog.sweeps import Unswept, unswept
 from tidelog.tables import Table, TableName

@@ -184,6 +184,8 @@ class Table(msgspec.Struct, frozen=True):
     """The timestamp columns that its configuration names; None where they are found by name."""
     version: int = 0
     """Major version of the server."""
+    edition: str = ""
+    """Changes with any catalog row that says what the table is and which relations hold its rows."""
 
     @property
     def table_name(self) -> TableName:

@@ -12,7 +12,6 @@ Tallies are compared for being the same, never for being more.
 from __future__ import annotations
 
 import hashlib
-from zlib import crc32
 
 import msgspec
 
@@ -70,20 +69,16 @@ class Tallied(msgspec.Struct, frozen=True):
     """What all of it stands and falls with; None where nothing is counted: on a standby, or with track_counts off."""
     relations: tuple[Relation, ...]
 
-    def tallies(self, number: int, looks: int, configuration: int) -> dict[TableName, str]:
-        """Return the tally of each table at a tick; nothing where nothing is counted.
-
-        It is another one from time to time, although nothing has changed: the table is then looked at for certain.
+    def tallies(self, configuration: int) -> dict[TableName, str]:
+        """Return the tally of each table; nothing where nothing is counted.
 
         Args:
-            number: of the tick.
-            looks: after so many ticks each table is looked at; one part of them at each tick.
             configuration: the version that tables are read by. Another one reads them otherwise.
         """
         if self.server is None:
             return {}
         return {
-            relation.table_name: _short(self.server, configuration, _turn(relation, number, looks), relation.tally)
+            relation.table_name: _short(self.server, configuration, relation.tally)
             for relation in self.relations
             if relation.tally
         }
@@ -97,11 +92,6 @@ def tallies_query() -> str:
 def read_tallied(answer: str) -> Tallied:
     """Read the answer to `tallies_query`."""
     return msgspec.json.decode(answer, type=Tallied)
-
-
-def _turn(relation: Relation, number: int, looks: int) -> int:
-    """Return how often a relation's turn has come up to a tick."""
-    return (number + crc32(f"{relation.table_name}".encode()) % looks) // looks
 
 
 def _short(*parts: object) -> str:

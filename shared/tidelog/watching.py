@@ -104,7 +104,7 @@ class Watching:
         """Look at the tables and at the horizon; tell of what is wrong, at most once an hour.
 
         Args:
-            tables: those that messages were sent for; in the others nothing is new, so they are fresh.
+            tables: those in which something may be new; the others are fresh.
             known: their summaries, where they were just read.
             asked: since when each of them is asked for without a pause: nobody has waited for it any longer.
 

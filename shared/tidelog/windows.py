@@ -146,6 +146,13 @@ class Window:
     times: Times | None = None
     unseen: Unseen | None = None
 
+    def glance(self, row: str) -> str:
+        """Return a window of the next run as SQL that is good under any snapshot in reach of `start`."""
+        parts = [f"age({row}.xmin) BETWEEN 1 AND age('{self.start % 2**32}'::xid)"] if self.start else []
+        parts += [f"NOT {_among(self.ahead, row)}"] if self.ahead else []
+        parts += [self.bound.condition(row)] if self.bound else []
+        return " AND ".join(parts) or "true"
+
     def condition(self, snapshot: Snapshot, row: str) -> str:
         """Return the window as SQL.
 

@@ -13,7 +13,7 @@ from tidelog.backfilling import Backfilling
 from tidelog.chunking import Chunking
 from tidelog.deadletters import DeadLetters, Failures
 from tidelog.errors import Permanent, TidelogError
-from tidelog.ingesting import Ingestion
+from tidelog.ingesting import Ingestion, Noted
 from tidelog.letters import Failure, Received, failure_of, retry_seconds
 from tidelog.messages import Backfill, Ingest, Message, ReadChunk, Sweep, decode
 from tidelog.notices import Notices
@@ -60,7 +60,7 @@ class Jobs:
         self._configurations.follow(work.configuration if isinstance(work, Ingest) else None)
         match work:
             case Ingest():
-                noted = bool(work.request)
+                noted: Noted = "always" if work.request else "never" if work.look else "in time"
                 return self._ingestion.ingest(work.table_name, seconds=seconds, noted=noted, tally=work.tally)
             case Backfill():
                 return self._backfilling.plan(work, message, seconds=seconds)

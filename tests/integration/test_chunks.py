@@ -293,8 +293,8 @@ def test_rows_above_a_held_horizon_are_not_planned_for(large: Tide) -> None:
 def test_a_chunk_that_will_not_finish_in_time_leaves_a_rest(large: Tide, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read is committed; the rest is a chunk of its own, until there is nothing left to cut off."""
     messages = plan(large)
-    monkeypatch.setattr("tidelog.source.OpenTable.left", property(lambda _: 0.0))
-    monkeypatch.setattr("tidelog.source.OpenTable._follow_deadline", lambda _: None)
+    monkeypatch.setattr("tidelog.opening.OpenTable.left", property(lambda _: 0.0))
+    monkeypatch.setattr("tidelog.opening.OpenTable._follow_deadline", lambda _: None)
     first = large.read_chunks(messages[:1])
     assert [run.outcome for run in first] == ["read"] * len(first)
     assert len(first) > 1
@@ -312,7 +312,7 @@ def test_a_chunk_of_which_nothing_can_be_read_in_time_is_halved(large: Tide) -> 
     assert isinstance(messages[0], ReadChunk)
     chunking = Chunking(large.parts(limits=SMALL))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tidelog.source.json_fields", lambda _, row: f"pg_sleep(9)::text || {row}.id::text")
+        patch.setattr("tidelog.opening.json_fields", lambda _, row: f"pg_sleep(9)::text || {row}.id::text")
         assert chunking.read(NAME, messages[0].plan, messages[0].chunk, seconds=0.3).outcome == "split"
     [split] = [event.what for event in large.events() if isinstance(event.what, ChunkSplit)]
     assert split.halves[0].end == split.halves[1].first
@@ -326,8 +326,8 @@ def test_messages_that_lead_to_messages_end(large: Tide, monkeypatch: pytest.Mon
     """The next tick sends what was cut off too often; a chain of functions is never longer than eight."""
     messages = plan(large)
     monkeypatch.setattr("tidelog.chunking.DEEPEST", 1)
-    monkeypatch.setattr("tidelog.source.OpenTable.left", property(lambda _: 0.0))
-    monkeypatch.setattr("tidelog.source.OpenTable._follow_deadline", lambda _: None)
+    monkeypatch.setattr("tidelog.opening.OpenTable.left", property(lambda _: 0.0))
+    monkeypatch.setattr("tidelog.opening.OpenTable._follow_deadline", lambda _: None)
     assert len(large.read_chunks(messages[:1])) == 2
     assert not large.state().plans[0].sent
     monkeypatch.undo()
@@ -341,8 +341,8 @@ def test_messages_that_lead_to_messages_end(large: Tide, monkeypatch: pytest.Mon
 def test_what_a_chunk_left_is_sent_by_whoever_comes_next(large: Tide, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its worker died between the commit and the message."""
     messages = plan(large)
-    monkeypatch.setattr("tidelog.source.OpenTable.left", property(lambda _: 0.0))
-    monkeypatch.setattr("tidelog.source.OpenTable._follow_deadline", lambda _: None)
+    monkeypatch.setattr("tidelog.opening.OpenTable.left", property(lambda _: 0.0))
+    monkeypatch.setattr("tidelog.opening.OpenTable._follow_deadline", lambda _: None)
     process = Process()
     process.at("before", PUBLISH, process.kill)
     with pytest.raises(KilledError):
@@ -431,8 +431,8 @@ def test_pieces_that_come_while_messages_are_sent_are_not_taken_for_sent(large: 
     def leave_a_rest() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("tidelog.chunking.DEEPEST", 0)
-            patch.setattr("tidelog.source.OpenTable.left", property(lambda _: 0.0))
-            patch.setattr("tidelog.source.OpenTable._follow_deadline", lambda _: None)
+            patch.setattr("tidelog.opening.OpenTable.left", property(lambda _: 0.0))
+            patch.setattr("tidelog.opening.OpenTable._follow_deadline", lambda _: None)
             message = ReadChunk(version=1, type="backfill", table="public.t", plan=plan.number, chunk=1)
             parts = large.parts(limits=SMALL, source=large.database.source())
             assert Chunking(parts).read(NAME, message.plan, message.chunk, seconds=SECONDS).outcome == "read"

@@ -434,7 +434,7 @@ def test_a_failover_rewinds_by_the_margin(tide: Tide, ages: list[float], again: 
 def test_rows_counted_and_read_have_to_agree(filled: Tide, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table that was rewritten under a materialized view's or a bug's nose is tried again, not committed."""
     add(filled, 5)
-    monkeypatch.setattr("tidelog.source.OpenTable.copy", lambda *_: None)
+    monkeypatch.setattr("tidelog.opening.OpenTable.copy", lambda *_: None)
     with pytest.raises(DatabaseBusy, match="0 rows were read where 1 were counted"):
         filled.ingest()
 

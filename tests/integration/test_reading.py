@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.tide import Tide, wait_for
-from tidelog import ingesting, planning
+from tidelog import glancing, ingesting, planning
 from tidelog.errors import AccessDenied
 from tidelog.readings import undelta
 from tidelog.tables import TableName
@@ -64,7 +64,8 @@ def test_the_horizon_of_a_quiet_table_is_moved_up_before_it_is_out_of_reach(
     filled: Tide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With an event that has no segment; nothing is lost or repeated by it."""
-    monkeypatch.setattr(ingesting, "_LAG", 20)
+    monkeypatch.setattr(ingesting, "LAG", 20)
+    monkeypatch.setattr(glancing, "LAG", 20)
     before = filled.state()
     filled.run(*["SELECT pg_current_xact_id()"] * 25)
     filled.database.pass_horizon()

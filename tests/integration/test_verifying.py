@@ -386,6 +386,7 @@ def test_rows_of_chunks_that_are_not_read_are_pending(tide: Tide) -> None:
         "INSERT INTO t SELECT n || 'ß\"', 1 + n % 2, repeat('x', 500) FROM generate_series(1, 200) n",
     )
     limits = replace(LIMITS, chunk_bytes=3 * 8192)
+    tide.database.pass_horizon()
     tide.ingest(limits=limits)
     assert right(tide.verify(), rows=0, pending=200)
     chunks = tide.outbox.take()

@@ -101,7 +101,7 @@ def test_the_command_waits_for_what_it_has_sent(office: Office) -> None:
     assert "public.sales_order: 2 rows" in text
     assert "[2023-12-31T22:00:00+00:00, 2024-01-01T02:00:00+00:00)" in text
     text = office.tidelog("backfill", "--all", "public.plain", "--wait")
-    assert "public.plain: 1 rows" in text
+    assert "public.plain: 1 row," in text
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_named_tables_are_run_however_soon_and_unknown_ones_refuse_all(office: O
     assert "ingest public.nothing: it is none of the stack's tables" in str(refused.exception)
     office.settle()
     assert office.tide.values("id", ORDERS) == list(range(1, 13))
-    assert "Sent for 1 tables" in office.tidelog("run", ORDERS)
+    assert "Sent for 1 table." in office.tidelog("run", ORDERS)
     office.settle()
     assert office.tide.values("id", ORDERS) == list(range(1, 14))
 

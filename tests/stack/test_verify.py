@@ -60,7 +60,7 @@ def test_a_stack_is_verified_by_its_own_secret(office: Office) -> None:
     shown = office.tidelog("verify", "public.t")
     headings, _, row, *_, end = [" ".join(line.split()) for line in shown.strip().splitlines()]
     assert headings == "table rows compared differing pending gone ledger verdict"
-    assert row == "public.t 50 0 1 0 1 events, 1 segments right"
+    assert row == "public.t 50 0 1 0 1 event, 1 segment right"
     assert end == "All that was looked at is right."
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 
 from tidelog.columns import json_text, key_text
-from tidelog.source import OpenTable
+from tidelog.opening import OpenTable
 from tidelog.stream import pull
 from tidelog.tables import Leaf
 from tidelog.verification.coverage import Coverage, page_ranges

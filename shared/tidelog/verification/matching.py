@@ -12,8 +12,9 @@ from tidelog.continuity import find_break
 from tidelog.errors import DatabaseBusy
 from tidelog.hidden import Hidden
 from tidelog.lake import read_segment_key
+from tidelog.opening import OpenTable
 from tidelog.schema import SchemaDocument
-from tidelog.source import OpenTable, Source
+from tidelog.source import Source
 from tidelog.state import State
 from tidelog.sweeps import unswept
 from tidelog.tables import Table, TableName
