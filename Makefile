@@ -6,17 +6,17 @@ READY := .venv/.ready
 .PHONY: help demo test setup lint format bench bench-cursors bench-verify soak clean
 
 help:
-	@echo "make demo         ingest a sample database on this machine and show it"
-	@echo "make test         run the tests"
-	@echo "make lint         ruff, mypy, cfn-lint, sam validate"
-	@echo "make setup        only make .venv with .venv/bin/tidelog"
-	@echo "make format       format the code"
-	@echo "make bench        measure beside dlt, sling, tap-postgres, duckdb, … (installed to .tidelog); half an hour"
-	@echo "                  (BENCH=full for 20 million rows; hours)"
-	@echo "make bench-cursors what tools with a timestamp cursor lose: dlt, tap-postgres; two minutes"
-	@echo "make bench-verify prove that a lake of ten million rows is right: time and memory; five minutes"
-	@echo "make soak         an hour of steps in any order: writers, DDL, ticks, sweeps, crashes (SOAK=60 for a minute)"
-	@echo "make clean        remove what the others made"
+	@echo "make demo           ingest a sample database on this machine and show it"
+	@echo "make test           run the tests"
+	@echo "make lint           ruff, mypy, cfn-lint, sam validate"
+	@echo "make setup          only make .venv with .venv/bin/tidelog"
+	@echo "make format         format the code"
+	@echo "make bench          measure beside dlt, sling, tap-postgres, duckdb, … (installed to .tidelog); half an hour"
+	@echo "                    (BENCH=full for 20 million rows; hours)"
+	@echo "make bench-cursors  what tools with a timestamp cursor lose: dlt, tap-postgres; two minutes"
+	@echo "make bench-verify   prove that a lake of ten million rows is right: time and memory; five minutes"
+	@echo "make soak           an hour of steps in any order: writers, DDL, ticks, sweeps, crashes (SOAK=60 for a minute)"
+	@echo "make clean          remove what the others made"
 
 demo: $(READY)
 	@$(BIN)/tidelog demo
