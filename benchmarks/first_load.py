@@ -58,6 +58,12 @@ class Subject:
         """Return the rows a second; of the worker with the start of its process, or without."""
         return self.rows / (statistics.median(self.warm) if warm else self.seconds)
 
+    def over(self, other: Subject, *, warm: bool = False) -> float:
+        """Return how many times as many rows a second it reads: the median of the rounds that both took part in."""
+        mine = self.warm if warm else [took.seconds for took in self.runs]
+        pairs = zip(mine, (took.seconds for took in other.runs), strict=False)
+        return statistics.median(self.rows / seconds / (other.rows / theirs) for seconds, theirs in pairs)
+
     def micros(self, of: str) -> float:
         """Return the processor time of the client or the server, in microseconds a row."""
         spent: float = statistics.median(getattr(took, of) for took in self.runs)
@@ -207,17 +213,19 @@ def result(where: str, measured: dict[Shape, list[Subject]]) -> Section:
 def grid(shape: Shape, subjects: Sequence[Subject]) -> Grid:
     """Return the table of a shape, the fastest first."""
     plain = next((each for each in subjects if each.name == PLAIN_PEER and each.runs), None)
-    done = sorted((each for each in subjects if each.runs), key=lambda each: -each.a_second())
+    done = sorted(
+        (each for each in subjects if each.runs), key=lambda each: -(each.over(plain) if plain else each.a_second())
+    )
     headings = ("", "rows/s", "ratio", "client CPU µs/row", "server CPU µs/row", "peak MB", "output MB", "rows", "runs")
     rows: list[tuple[str, ...]] = []
     for each in done:
-        ratio = f"{each.a_second() / plain.a_second():.2f}" if plain else ""
+        ratio = f"{each.over(plain):.2f}" if plain else ""
         costs = (f"{each.micros('client'):.2f}", f"{each.micros('server'):.2f}", f"{each.peak:,.0f}")
         size = f"{each.size / MEGABYTE:,.1f}" if each.size else ""
         rows.append((each.name, f"{each.a_second():,.0f}", ratio, *costs, size, f"{each.rows:,}", str(len(each.runs))))
         if each.warm and plain:
             speed = each.a_second(warm=True)
-            ratio = f"{speed / plain.a_second():.2f}"
+            ratio = f"{each.over(plain, warm=True):.2f}"
             rows.append((f"{each.name}, from when it is told", f"{speed:,.0f}", ratio, *[""] * 6))
     rows += [(each.name, each.failed, *[""] * 7) for each in subjects if each.failed]
     return Grid(headings, rows, f"{shape.title}, {max(each.rows for each in subjects):,} rows:")
@@ -234,13 +242,11 @@ def bars(measured: dict[Shape, list[Subject]]) -> list[Bar]:
     ratios = ((PLAIN_PEER, 1.3), ("chdb", 0.95), ("dlt", 6), ("sling", 8))
     for name, wanted in ratios:
         rivals = [each for each in others if each.runs and each.name.startswith(name)]
-        best = max((each.a_second() for each in rivals), default=0)
+        over, told = (min((ours.over(each, warm=warm) for each in rivals), default=None) for warm in (False, True))
         what = f"first load, rows/s over those of {name}" + ("'s best backend" if name == "dlt" else "")
-        if best:
-            what += f" ({ours.a_second(warm=True) / best:.2f} from when it is told)"
-        found.append(Bar(what, ours.a_second() / best if best else None, wanted, unit=" times"))
+        found.append(Bar(f"{what} ({told:.2f} from when it is told)" if told else what, over, wanted, unit=" times"))
     null = next(each for each in others if each.name == NULL_PEER)
-    spared = ours.micros("server") / null.micros("server") if null.micros("server") else None
+    spared = ours.micros("server") / null.micros("server") if null.runs and null.micros("server") else None
     found.append(Bar("server CPU a row over that of plain row_to_json", spared, 0.75, least=False, unit=" times"))
     found.append(Bar("client CPU a row of 14 columns", ours.micros("client"), 1.6, least=False, unit=" µs"))
     return found
@@ -251,7 +257,8 @@ def notes(measured: dict[Shape, list[Subject]]) -> list[str]:
     slowest = [each for subjects in measured.values() for each in subjects if each.runs]
     few = {each.name for each in slowest if each.rows < max(other.rows for other in slowest) * _SLOW_SHARE * 2}
     said = (
-        "Medians of as many runs as the last column says, in turns; ratios are of the rows a second of psql and gzip. "
+        "Medians of as many runs as the last column says, in turns. Ratios are of the rows a second of psql and gzip, "
+        "round by round: they are the medians of those, since the machine may be slower in one round than in another. "
         "Processes are counted from their start to their end, memory is the most that one process has held, of a pipe "
         "the sum. The worker's lines and psql's were compared: they are the same, byte for byte. The rows that each "
         "has written were counted."
