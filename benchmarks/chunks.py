@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from benchmarks.processes import Process, processor_seconds
 from benchmarks.results import Bar, Grid, Section, circumstances, parser
-from benchmarks.setting import Setting, report, set_up
+from benchmarks.setting import Setting, on_lambda, report, set_up
 from benchmarks.tables import fill
 from benchmarks.worker import CHUNKS
 
@@ -70,7 +70,7 @@ def main() -> None:
 
 def read(setting: Setting, environment: Mapping[str, str], workers: int, rows: int) -> Took:
     """Plan the table, and have so many workers read its chunks."""
-    command = [sys.executable, "-m", "benchmarks.worker"]
+    command = on_lambda("worker")
     with ExitStack() as stack:
         processes = [
             stack.enter_context(closing(Process(command, environment, setting.scratch / f"worker-{number}.log")))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from benchmarks.peers import PEERS, PLAIN_PEER, Peer, Task
 from benchmarks.processes import Pipe, Took, ToolFailedError, run, tail
 from benchmarks.results import Bar, Grid, Section, circumstances, parser
-from benchmarks.setting import ROOT, Setting, report, set_up
+from benchmarks.setting import ROOT, Setting, on_lambda, report, set_up
 from benchmarks.tables import fill
 
 _ROWS = 1000
@@ -59,7 +59,7 @@ def main() -> None:
         fill(setting.server, _TABLE, _ROWS)
         for number in range(given.runs + 1):
             report(f"run {number} of {given.runs} …" if number else "warming up …")
-            command = [sys.executable, "-c", "pass"]
+            command = [on_lambda("worker")[0], "-c", "pass"]
             bare.append(run(Pipe([command]), setting.server, setting.scratch / "log").seconds)
             starts.append(start(setting, f"lake-{number}"))
             for rival in rivals:
@@ -74,7 +74,7 @@ def start(setting: Setting, bucket: str) -> Start:
     """Start a worker, and have it take the table into an empty lake."""
     setting.make_lake(bucket)
     log = setting.scratch / "log"
-    command = [sys.executable, "-m", "benchmarks.worker"]
+    command = on_lambda("worker")
     with log.open("wb") as errors:
         began = time.perf_counter()
         process = subprocess.Popen(

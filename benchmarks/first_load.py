@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.peers import NULL_PEER, PEERS, PLAIN_PEER, Peer, Task, lines, written
 from benchmarks.processes import Meter, Took, ToolFailedError, run
 from benchmarks.results import Bar, Grid, Section, circumstances, parser
-from benchmarks.setting import MEGABYTE, Setting, report, set_up
+from benchmarks.setting import MEGABYTE, Setting, on_lambda, report, set_up
 from benchmarks.tables import NARROW, SHAPES, Shape, fill
 
 TIDELOG = "tidelog worker"
@@ -175,7 +175,7 @@ def load_worker(setting: Setting, table: str, subject: Subject) -> None:
     bucket = f"{table}-{len(subject.runs)}".replace("_", "-")
     setting.make_lake(bucket)
     meter = Meter(setting.server, setting.scratch / "log")
-    said = meter.converse([sys.executable, "-m", "benchmarks.worker"], setting.environment(bucket), f"public.{table}")
+    said = meter.converse(on_lambda("worker"), setting.environment(bucket), f"public.{table}")
     took = meter.stop()
     if said["rows"] != subject.rows:
         sys.exit(f"the worker wrote {said['rows']} rows of {subject.rows}")

@@ -3,7 +3,8 @@
 Both functions run their own code, warm, against a PostgreSQL of this machine, a real S3 server and the sandbox's SQS
 and Parameter Store. All that they say to these goes through relays, which count how often they ask and wait. After the
 first ticks nothing changes. Then come as many ticks as it takes until each table was looked at once, which a tick does
-with a share of the tables that have not changed; and one tick that looks at all of them, as a person may ask for.
+with a share of the tables that have not changed; the same again, in a process that has seen them by then; and one tick
+that asks for all of them, as a person may.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 from benchmarks.functions import WORK
 from benchmarks.processes import Process
 from benchmarks.results import Bar, Grid, Section, circumstances, parser
-from benchmarks.setting import Setting, report, set_up
+from benchmarks.setting import Setting, on_lambda, report, set_up
 
 from tidelog_sandbox.postgres import USER
 
@@ -32,6 +33,7 @@ _NOTE = (
     "A trip is a question for whose answer a function waits. For a table that is not looked at there is none, but its "
     "part of the scheduler's few."
 )
+_LOOKS = ("a process's first", "its later ones", "all are asked for")
 _SETTLING = 3
 _TABLES = """
 CREATE SCHEMA {schema};
@@ -107,14 +109,14 @@ def main() -> None:
     arguments.add_argument("--scheduled", type=int, default=10_000, help="that a message is sent for")
     given = arguments.parse_args()
     load = os.getloadavg()[0]
-    idle: dict[int, tuple[Spent, Spent]] = {}
+    idle: dict[int, tuple[Spent, ...]] = {}
     with set_up() as setting:
         for count in map(int, given.tables.split(",")):
             with stack_of(setting, count) as stack:
                 report(f"first ticks over {count:,} tables …")
                 stack.spend(_SETTLING)
                 report("idle ticks …")
-                idle[count] = stack.spend(LOOKS), stack.spend(1, everything=True)
+                idle[count] = stack.spend(LOOKS), stack.spend(LOOKS), stack.spend(1, everything=True)
         with stack_of(setting, given.scheduled) as stack:
             report(f"scheduling {given.scheduled:,} tables …")
             scheduled = [stack.tick() for _ in range(2)]
@@ -147,28 +149,28 @@ def stack_of(setting: Setting, count: int) -> Iterator[Stack]:
         for before, behind in relayed.items():
             given = {name: value.replace(before, behind) for name, value in given.items()}
         given["TIDELOG_BENCH_SQS"] = setting.cloud.endpoint_url
-        command = [sys.executable, "-m", "benchmarks.functions"]
+        command = on_lambda("functions")
         with closing(Process(command, given, setting.scratch / "functions.log")) as functions:
             yield Stack(functions, relay)
 
 
-def result(where: str, idle: dict[int, tuple[Spent, Spent]], scheduled: Sequence[dict[str, Any]]) -> Section:
+def result(where: str, idle: dict[int, tuple[Spent, ...]], scheduled: Sequence[dict[str, Any]]) -> Section:
     """Say what it took."""
     headings = (
-        *("tables", "looked at a tick", "scheduler s a tick", "worker s a tick", "ms a look"),
+        *("tables", "looks", "looked at a tick", "scheduler s a tick", "worker s a tick", "ms a look"),
         *("database trips a tick", "AWS calls a tick", "database trips a look", "AWS calls a look"),
     )
-    rows = [row(count, spent) for count, both in idle.items() for spent in both]
+    rows = [row(count, *pair) for count, all_ in idle.items() for pair in zip(_LOOKS, all_, strict=True)]
     ticks = [
         (f"{each['tables']:,}", name, f"{each['seconds']:.2f}", f"{each['database']:,}", f"{each['aws']:,}")
         for name, each in zip(("the first", "the next"), scheduled, strict=True)
     ]
     grids = [
-        Grid(headings, rows, f"Nothing has changed; one in {LOOKS} is looked at all the same, or all are:"),
+        Grid(headings, rows, f"Nothing has changed; one in {LOOKS} is looked at all the same, or all are:", text=2),
         Grid(("tables", "tick", "scheduler s", "database trips", "AWS calls"), ticks, "All have changed:"),
     ]
     most = max(idle)
-    turns, every = idle[most]
+    _, turns, _ = idle[most]
     slowest = max(each["seconds"] for each in scheduled)
     return Section(
         "idle",
@@ -176,23 +178,16 @@ def result(where: str, idle: dict[int, tuple[Spent, Spent]], scheduled: Sequence
         where,
         grids,
         [
-            Bar("database trips a table that is looked at", every.working[0] / every.looked, 1, least=False),
-            Bar("AWS calls a table that is looked at", every.working[1] / every.looked, 1, least=False),
-            Bar(
-                f"worker time of a tick over {most:,} idle tables",
-                turns.worker / turns.ticks,
-                2,
-                least=False,
-                unit=" s",
-            ),
-            Bar("the same where all of them are looked at", every.worker, 2, least=False, unit=" s"),
+            Bar("database trips a table that is looked at", turns.working[0] / turns.looked, 1, least=False),
+            Bar("AWS calls a table that is looked at", turns.working[1] / turns.looked, 1, least=False),
+            Bar(f"worker time of a look at each of {most:,} idle tables", turns.worker, 2, least=False, unit=" s"),
             Bar(f"scheduling {scheduled[0]['tables']:,} tables", slowest, 10, least=False, unit=" s"),
         ],
-        [f"Of {turns.ticks} ticks in turn, and of one. {_NOTE}"],
+        [f"Of {turns.ticks} ticks in turn, the next {turns.ticks}, and one more. {_NOTE}"],
     )
 
 
-def row(count: int, spent: Spent) -> tuple[str, ...]:
+def row(count: int, looks: str, spent: Spent) -> tuple[str, ...]:
     """Return the line of a table that says what ticks took."""
     looked, ticks = spent.looked, spent.ticks
     look = (
@@ -202,7 +197,7 @@ def row(count: int, spent: Spent) -> tuple[str, ...]:
     )
     tick = (f"{spent.scheduler / ticks:.3f}", f"{spent.worker / ticks:.3f}")
     trips = (f"{each / ticks:.0f}" for each in spent.scheduling)
-    return f"{count:,}", f"{looked / ticks:.1f}", *tick, look[0], *trips, *look[1:]
+    return f"{count:,}", looks, f"{looked / ticks:.1f}", *tick, look[0], *trips, *look[1:]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from benchmarks.peers import PEERS, PLAIN_PEER, Peer, Task, lines
 from benchmarks.processes import Meter, Process, Took, ToolFailedError, run
 from benchmarks.results import Bar, Grid, Section, circumstances, parser
-from benchmarks.setting import Setting, report, set_up
+from benchmarks.setting import Setting, on_lambda, report, set_up
 from benchmarks.tables import TIMESTAMPS, fill
 
 from tidelog_sandbox.postgres import Postgres
@@ -37,7 +37,6 @@ _NOTE = (
     f"Each increment was looked at: it is of {CHANGED:,} rows. The peers were given the time to go on from; where the "
     "table stands, tidelog finds out itself."
 )
-_WORKER = [sys.executable, "-m", "benchmarks.worker"]
 
 
 @dataclass(slots=True)
@@ -82,7 +81,7 @@ def main() -> None:
     with set_up() as setting:
         setting.make_lake(LAKE)
         environment = setting.environment(LAKE, LOOK_BACK_SECONDS="1", TIME_BOUND_MEGABYTES="1")
-        with closing(Process(_WORKER, environment, setting.scratch / "worker.log")) as worker:
+        with closing(Process(on_lambda("worker"), environment, setting.scratch / "worker.log")) as worker:
             for table in (large, small):
                 step = _SPREAD_SECONDS / table.rows
                 fill(setting.server, table.name, table.rows, step=step, indexed=TIMESTAMPS, fillfactor=_FILL_FACTOR)
@@ -146,7 +145,7 @@ def extract(
 def whole(setting: Setting, environment: dict[str, str], table: str) -> Took:
     """Have a worker process of its own ingest a table."""
     meter = Meter(setting.server, setting.scratch / "log")
-    said = meter.converse(_WORKER, environment, f"public.{table}")
+    said = meter.converse(on_lambda("worker"), environment, f"public.{table}")
     took = meter.stop()
     if said["rows"] != CHANGED or not said["strategy"].startswith("timestamp:"):
         sys.exit(f"an increment of {table} has {said['rows']} rows of {CHANGED}, found by {said['strategy']}")

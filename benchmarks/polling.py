@@ -13,7 +13,6 @@ import itertools
 import json
 import os
 import subprocess
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from typing import Any, Self
 from benchmarks.environments import environment_of, python_of
 from benchmarks.peers import select_stream, write_tap_config
 from benchmarks.processes import Process, ToolFailedError, tail
-from benchmarks.setting import ROOT, Store
+from benchmarks.setting import ROOT, Store, on_lambda
 from benchmarks.workload import TABLE, Version
 
 from tidelog_sandbox.postgres import Postgres
@@ -108,7 +107,7 @@ class Tidelog(Tool):
         self._client = store.client
         self._bucket = bucket
         self._strategy = strategy
-        command = [sys.executable, "-m", "benchmarks.worker"]
+        command = on_lambda("worker")
         self._process = self.resources.enter_context(closing(Process(command, environment, directory / "log")))
 
     def extract(self) -> Sequence[str]:

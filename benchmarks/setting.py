@@ -22,9 +22,11 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tidelog_sandbox.cloud import ACCOUNT, Cloud
+from tidelog_sandbox.packages import interpreter
 from tidelog_sandbox.postgres import USER, Postgres
 
 ROOT = Path(__file__).parents[1]
+_LAYER = ROOT / "shared"
 TOOLS = ROOT / ".tidelog" / "bench"
 MEGABYTE = 10**6
 SETTINGS = {"max_wal_size": "8GB", "autovacuum": "off", "synchronize_seqscans": "off"}
@@ -115,6 +117,7 @@ class Setting:
             **os.environ,
             **self.cloud.environment,
             "AWS_ENDPOINT_URL_S3": self.store.endpoint,
+            "PYTHONPATH": str(_LAYER),
             **{f"TIDELOG_{name}": value for name, value in given.items()},
             "POWERTOOLS_SERVICE_NAME": "tidelog",
             "POWERTOOLS_METRICS_NAMESPACE": "tidelog",
@@ -183,6 +186,11 @@ def start_store(scratch: Path, cloud: Cloud) -> Iterator[Store]:
     finally:
         process.terminate()
         process.wait()
+
+
+def on_lambda(module: str) -> list[str]:
+    """Return the command that runs a module of the benchmarks with the packages that a function has, and no others."""
+    return [str(interpreter((_LAYER,))), "-m", f"benchmarks.{module}"]
 
 
 def install_weed() -> Path:

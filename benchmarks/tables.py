@@ -58,7 +58,7 @@ WIDE = Shape(
     CASE WHEN g % 2 = 0 THEN jsonb_build_object('by', 'staff ' || g % 48, 'tags', '["new", "checked"]'::jsonb) END,
     repeat(md5(g::text) || E' said: "as agreed", \\u2014 and so on.\\n', 9),
     CASE WHEN g % 3 > 0 THEN repeat(md5((g + 1)::text) || E'\\tmoved; ', 12) END""",
-    share=0.2,
+    share=0.1,
 )
 _KINDS = (
     ("integer", "hashint8(g + {0})"),
@@ -77,7 +77,7 @@ BROAD = Shape(
     + ", ".join(f"{name} {kind}" for name, kind, _ in _MANY),
     "g, at, at + g % 7 * interval '1 day', "
     + ", ".join(value.format(number) for number, (_, _, value) in enumerate(_MANY)),
-    share=0.05,
+    share=0.025,
 )
 SHAPES = (NARROW, WIDE, BROAD)
 

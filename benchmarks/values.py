@@ -12,7 +12,6 @@ import base64
 import gzip
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from typing import Any
 from benchmarks.peers import NULL_PEER, PEERS, Peer, Task, lines
 from benchmarks.processes import Process, ToolFailedError, run
 from benchmarks.results import Bar, Grid, Section, circumstances, parser
-from benchmarks.setting import Setting, report, set_up
+from benchmarks.setting import Setting, on_lambda, report, set_up
 
 from tidelog_sandbox.postgres import Postgres
 
@@ -147,7 +146,7 @@ def make_table(server: Postgres, name: str, columns: Iterable[str]) -> None:
 def ours(setting: Setting) -> list[bytes]:
     """Return the lines that a worker writes of the table."""
     setting.make_lake("lake")
-    command = [sys.executable, "-m", "benchmarks.worker"]
+    command = on_lambda("worker")
     with closing(Process(command, setting.environment("lake"), setting.scratch / "log")) as worker:
         key = json.loads(worker.ask(f"public.{TABLE}"))["key"]
     body: bytes = setting.store.client.get_object(Bucket="lake", Key=key)["Body"].read()

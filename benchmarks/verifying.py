@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import Bar, Grid, Section, circumstances, parser
-from benchmarks.setting import ROOT, Store, report, set_up
+from benchmarks.setting import ROOT, Store, on_lambda, report, set_up
 from benchmarks.tables import fill
 from benchmarks.worker import peak_memory
 
@@ -61,7 +61,7 @@ def main() -> None:
 
 def ingest(environment: dict[str, str]) -> None:
     """Have a worker process run the table."""
-    command = [sys.executable, "-m", "benchmarks.worker"]
+    command = on_lambda("worker")
     subprocess.run(command, cwd=ROOT, env=environment, input=f"{TABLE}\n", text=True, check=True, stdout=sys.stderr)
 
 
