@@ -1,6 +1,6 @@
-"""A glance: one question tells that nothing is new in a table, by a process that has found so before.
+"""A glance: one question tells that nothing is new in a table, by a process that has read it before.
 
-A run that has found nothing new leaves what the next one would ask: the windows, and what they stand and fall with. As
+A run that has read all there is leaves what the next one would ask: the windows, and what they stand and fall with. As
 long as the ledger has not moved on, that is asked in one statement. Where its answer is not the same in every respect,
 the run goes its usual way; so a glance decides nothing but that there is nothing to do.
 """
@@ -8,12 +8,14 @@ the run goes its usual way; so a glance decides nothing but that there is nothin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
 
 from tidelog.catalog import glance_query
 from tidelog.continuity import find_break
-from tidelog.planning import Findable, Plan
+from tidelog.limits import Limits
+from tidelog.planning import Findable, next_windows
 from tidelog.state import State
 from tidelog.tables import Table, TableName
 from tidelog.tablesettings import TableSettings
@@ -35,19 +37,21 @@ class _Answer(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """What is asked of a table, and what it was when nothing was new in it.
+    """What is asked of a table, and what it was when all of it was read.
 
     Attributes:
         state: its state.
         table: what it is.
         settings: what its configuration says.
-        strategy: how its windows are found.
+        noted_at: up to when its summary says that it was read.
+        strategy: how its windows are found, and why so.
         question: as of `catalog.glance_query`.
     """
 
     state: State
     table: Table
     settings: TableSettings
+    noted_at: datetime
     strategy: str
     question: str
 
@@ -65,7 +69,7 @@ class Glance:
 
 
 class Glances:
-    """The questions of the tables that this process has found idle, of the last ones only."""
+    """The questions of the tables that this process has read, of the last ones only."""
 
     def __init__(self) -> None:
         self._glances: dict[TableName, Glance] = {}
@@ -74,21 +78,22 @@ class Glances:
         """Return what is asked of a table; None where it has to be looked at closely."""
         return self._glances.get(table)
 
-    def keep(self, opened: Findable, state: State, plan: Plan) -> None:
-        """Keep what is to be asked next of a table in which a plan has found nothing new."""
-        table = opened.table
+    def keep(self, opened: Findable, state: State, limits: Limits, noted_at: datetime) -> None:
+        """Keep what is to be asked next of a table of which all that its snapshot sees is read."""
+        table, snapshot = opened.table, opened.snapshot
         self.forget(table.table_name)
-        if plan.snapshot.standby or state.standby or state.plans or not plan.whole or table.kind == "m":
+        if snapshot.standby or state.standby or state.plans or table.kind == "m":
             return  # A standby must be asked how far it is; a materialized view can't be locked.
-        if any(plan.snapshot.next - part.window.start > LAG for part in plan.windows if part.window.start):
+        strategy, windows = next_windows(opened, state, limits)
+        if any(snapshot.next - window.start > LAG for _, window in windows if window.start):
             return
         rows = [
-            f"(SELECT count(*) FROM ONLY {part.leaf.table_name.sql} {_ROW} WHERE {part.window.glance(_ROW)})"
-            for part in plan.windows
+            f"(SELECT count(*) FROM ONLY {leaf.table_name.sql} {_ROW} WHERE {window.glance(_ROW)})"
+            for leaf, window in windows
         ]
         question = glance_query(table, " + ".join(rows) or "0")
         if len(question) <= _LONGEST:
-            glance = Glance(state, table, opened.settings, plan.reading.strategy, question)
+            glance = Glance(state, table, opened.settings, noted_at, f"{strategy.name}: {strategy.reason}", question)
             self._glances[table.table_name] = glance
             if len(self._glances) > _TABLES:
                 del self._glances[next(iter(self._glances))]

@@ -52,6 +52,10 @@ class History:
         offset = self._last(table, known - 1) or (self._last(table, 0) if known else 0)
         return self.read(table, offset) if offset else None
 
+    def is_newest(self, table: TableName, offset: int) -> bool:
+        """Say whether an event is the newest of a table, without reading it."""
+        return self._last(table, offset - 1) == offset
+
     def _last(self, table: TableName, after: int) -> int:
         """Return the offset of the newest event behind one, 0 where there is none; the keys come in order."""
         key = ""

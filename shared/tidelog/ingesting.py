@@ -93,8 +93,8 @@ class Ingestion:
             TidelogError: why it could not be; nothing is visible of it, or all is.
         """
         deadline = time.monotonic() + seconds
-        glance = not for_sweep and (noted == "never" or (noted == "in time" and not tally))
-        if glance and (idle := self._glance(table, deadline, noted, tally)):
+        told = noted == "never" or (noted == "in time" and not tally)  # Otherwise there is something to be noted.
+        if told and not for_sweep and (idle := self._glance(table, deadline, noted)):
             return idle
         quiet: Moment | None = None
         for _ in range(_ATTEMPTS):
@@ -107,22 +107,19 @@ class Ingestion:
                 continue  # An event came in between that changes what is to be done: begin again from the ledger.
         raise Conflict("ingest", table, f"other workers took the offset {_ATTEMPTS} times", "It is tried again")
 
-    def _glance(self, table: TableName, deadline: float, noted: Noted, tally: str) -> Run | None:
-        """Tell at a glance that nothing is new, and nothing has to be written; None where that can't be told."""
+    def _glance(self, table: TableName, deadline: float, noted: Noted) -> Run | None:
+        """Tell at a glance that nothing is new, and nothing has to be noted; None where that can't be told."""
         glance = self._glances.of(table)
         if glance is None or glance.settings != self._source.settings(table):
             return None
-        known = self._parameters.kept(table)
-        summary = known.summary if known else None
-        if summary is None or summary.offset != glance.state.offset or tally not in ("", summary.tally):
+        if (self._now() - glance.noted_at).total_seconds() > self._fresh(noted):
             return None
-        if summary.age(self._now()) > self._fresh(noted):
-            return None
-        answer = self._source.ask(table, glance.question, deadline=deadline)
-        if answer is None or not glance.is_idle(answer):
-            self._glances.forget(table)
-            return None
-        return _idle(table, glance.state, glance.strategy)
+        if self._ledger.is_newest(table, glance.state.offset):
+            answer = self._source.ask(table, glance.question, deadline=deadline)
+            if answer is not None and glance.is_idle(answer):
+                return _idle(table, glance.state, glance.strategy)
+        self._glances.forget(table)
+        return None
 
     def _fresh(self, noted: Noted) -> float:
         """Return the seconds for which a summary's time is good where nothing is new."""
@@ -150,10 +147,10 @@ class Ingestion:
                 return self._plan(table, base, plan, schema)
             if segment is None:
                 state = self._advance(table, base, plan, for_sweep=for_sweep)
-                fresh = self._fresh(noted)
-                self._parameters.project(table, state, base.known, self._now(), fresh=fresh, tally=tally)
-                if state is base.state:
-                    self._glances.keep(opened, state, plan)
+                fresh, now = self._fresh(noted), self._now()
+                noted_at = self._parameters.project(table, state, base.known, now, fresh=fresh, tally=tally)
+                if state is base.state and plan.whole:
+                    self._glances.keep(opened, state, self._limits, noted_at)
                 return _outcome(table, "unchanged", state, plan)
             self._source.wait_until_durable(plan.snapshot)
             uncommitted.pop_all()  # From here on an event may need the upload, whatever is raised.
@@ -163,6 +160,8 @@ class Ingestion:
             return _outcome(table, "covered", base.state, plan)
         left = deadline - time.monotonic()
         self._publisher.publish(table, event, base.known, after=base.state, seconds=left, tally=tally)
+        if plan.whole:
+            self._glances.keep(opened, event.state, self._limits, self._now())
         return _outcome(table, "ingested" if base.state.horizon else "snapshotted", event.state, plan, segment)
 
     def _plan(self, table: TableName, base: _Base, plan: Plan, schema: str) -> Run:

@@ -176,8 +176,8 @@ class Parameters:
         *,
         fresh: float = float("inf"),
         tally: str = "",
-    ) -> None:
-        """Write the summary of a state, only ever forward.
+    ) -> datetime:
+        """Write the summary of a state, only ever forward; return when it says that the table was read.
 
         Args:
             table: the table.
@@ -192,6 +192,8 @@ class Parameters:
         stale = known and known.offset == state.offset and (known.tally != summary.tally or known.age(at) > fresh)
         if known is None or known.offset < state.offset or stale:
             self.write(table, summary)
+            return at
+        return datetime.fromisoformat(known.checked_at) if known.checked_at else at
 
     def _name(self, table: TableName) -> str:
         return f"{self._prefix}/{_escape(table.schema)}/{_escape(table.name)}"

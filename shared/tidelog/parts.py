@@ -30,7 +30,7 @@ class Parts:
         parameters: the summaries of the states.
         backfill_queue: where chunks are waited for.
         limits: what an operator has set.
-        glances: what was found idle.
+        glances: what is asked of tables that were read.
         now: the clock, with a zone.
     """
 

@@ -81,7 +81,6 @@ class Plan:
         restless: whether it is better planned once the transactions under way have ended: since when they are is not
             known, and so no bound in time for the rows that they leave.
         whole: whether nothing that the snapshot sees is left to the next run, but for what bounds in time hide.
-        windows: of all relations, also those that hold no row, where it is whole.
     """
 
     parts: tuple[Part, ...]
@@ -91,7 +90,6 @@ class Plan:
     leaves: tuple[PlannedLeaf, ...] = ()
     restless: bool = False
     whole: bool = False
-    windows: tuple[Part, ...] = ()
 
 
 def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Moment | None = None) -> Plan:
@@ -108,8 +106,7 @@ def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Moment |
     """
     table, snapshot = opened.table, opened.snapshot
     state, limits = _of_columns(state, table), limits.of(opened.settings)
-    strategy = choose_strategy(table, time_bound_bytes=limits.time_bound_bytes, settings=opened.settings)
-    windows = [(leaf, _window(leaf, state, strategy, snapshot.next)) for leaf in table.leaves]
+    strategy, windows = next_windows(opened, state, limits)
     emitted = {xid for _, window in windows for xid in window.ahead} | set(undelta(state.ahead))
     emitted = {xid for xid in emitted if xid >= snapshot.horizon}
     work = {leaf.oid: _work(opened, leaf, window, limits.chunk_bytes) for leaf, window in windows}
@@ -140,8 +137,14 @@ def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Moment |
         reading = changed(reading, next_bound=next_bound(state.bound, watermark, reading.began, limits.look_back))
     parts = tuple(Part(leaf, window) for (leaf, window), one in zip(windows, found, strict=True) if one.rows)
     whole = not capped and len(windows) == len(table.leaves)
-    everywhere = tuple(Part(leaf, window) for leaf, window in windows) if whole else ()
-    return Plan(parts, sum(one.rows for one in found), reading, snapshot, whole=whole, windows=everywhere)
+    return Plan(parts, sum(one.rows for one in found), reading, snapshot, whole=whole)
+
+
+def next_windows(opened: Findable, state: State, limits: Limits) -> tuple[Strategy, list[tuple[Leaf, Window]]]:
+    """Return how a table's next windows are found, and those; it raises what `plan_windows` does."""
+    state, limits = _of_columns(state, opened.table), limits.of(opened.settings)
+    strategy = choose_strategy(opened.table, time_bound_bytes=limits.time_bound_bytes, settings=opened.settings)
+    return strategy, [(leaf, _window(leaf, state, strategy, opened.snapshot.next)) for leaf in opened.table.leaves]
 
 
 def _of_columns(state: State, table: Table) -> State:
