@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -135,6 +136,7 @@ def set_up(settings: Mapping[str, str] | None = None) -> Iterator[Setting]:
     Args:
         settings: of the database server, in place of `SETTINGS`.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # The S3 server would outlive it.
     with (
         tempfile.TemporaryDirectory(prefix="tidelog-bench-") as scratch,
         Cloud() as cloud,
