@@ -3,12 +3,13 @@ SHELL := /bin/sh
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test setup lint format bench bench-cursors bench-verify soak clean
+.PHONY: help demo test setup lint checkov format bench bench-cursors bench-verify soak clean
 
 help:
 	@echo "make demo           ingest a sample database on this machine and show it"
 	@echo "make test           run the tests"
 	@echo "make lint           ruff, mypy, cfn-lint, sam validate"
+	@echo "make checkov        checkov over the template (installed to .tidelog; a minute, once)"
 	@echo "make setup          only make .venv with .venv/bin/tidelog"
 	@echo "make format         format the code"
 	@echo "make bench          measure beside dlt, sling, tap-postgres, duckdb, … (installed to .tidelog); half an hour"
@@ -32,6 +33,16 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/cfn-lint template.yaml
 	AWS_DEFAULT_REGION=eu-west-2 SAM_CLI_TELEMETRY=0 $(BIN)/sam validate --lint
+
+# An environment of its own: its pins are not ours.
+CHECKOV := .tidelog/checkov
+checkov: $(CHECKOV)/.ready
+	$(CHECKOV)/bin/checkov --file template.yaml --framework cloudformation --compact --quiet --skip-download
+
+$(CHECKOV)/.ready: tools/checkov.txt tools/make-venv
+	@mkdir -p $(CHECKOV)
+	@sh tools/make-venv $(CHECKOV) --requirement tools/checkov.txt
+	@touch $@
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

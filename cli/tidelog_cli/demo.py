@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _DATABASE = "totesys"
 _ROLE = "tidelog"
-_OF_A_LAKE = {"data", "ledger", "schema", "failures", ".tidelog"}
+_OF_A_LAKE = {"data", "ledger", "schema", "failures", "ticks", ".tidelog"}
 _CHUNK = "8"  # MiB
 _MINUTE = 1.0
 """Seconds that a minute of a retry's rest, or of an alarm's period, lasts here."""
@@ -121,12 +121,6 @@ def _show_lake(screen: Console, lake: Path, tick: TickResult) -> None:
 
 def _empty(lake: Path) -> None:
     """Empty the demo's folder, but nothing that is not a lake."""
-    if lake.exists() and {entry.name for entry in lake.iterdir()} - {
-        "data",
-        "ledger",
-        "schema",
-        "failures",
-        ".tidelog",
-    }:
+    if lake.exists() and {entry.name for entry in lake.iterdir()} - _OF_A_LAKE:
         raise typer.BadParameter(f"{lake} holds other files than a lake's: name another folder", param_hint="--lake")
     shutil.rmtree(lake, ignore_errors=True)

@@ -15,6 +15,8 @@ from tidelog_sandbox.errors import SandboxError
 
 ACCOUNT = "123456789012"
 REGION = "eu-west-2"
+_OWN = {"AWS_ACCESS_KEY_ID": "sandbox", "AWS_SECRET_ACCESS_KEY": "sandbox"}
+"""Of who may do anything: the operator."""
 # How botocore finds two of its settings: nowhere. A profile that the user has chosen is not for this cloud.
 _NO_FILES = {"profile": (None, None, None, None), "config_file": (None, None, os.devnull, None)}
 
@@ -32,7 +34,8 @@ class Cloud:
         self.region = region
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by close()
         self._lock = threading.Lock()
-        self._clients: dict[str, Any] = {}
+        self._credentials: dict[str, Mapping[str, str]] = {}
+        self._clients: dict[tuple[str, str], Any] = {}
         self._process = subprocess.Popen(  # noqa: S603  # this very interpreter
             [sys.executable, "-m", "tidelog_sandbox.server", *(["--conflicts"] if conflicts else [])],
             stdin=subprocess.PIPE,
@@ -71,34 +74,54 @@ class Cloud:
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
-            "AWS_ACCESS_KEY_ID": "sandbox",
-            "AWS_SECRET_ACCESS_KEY": "sandbox",
+            **_OWN,
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def client(self, service: str) -> Any:
-        """A boto3 client of a service, made once."""
+    def client(self, service: str, role: str = "") -> Any:
+        """A boto3 client of a service, made once: with all rights, or with those of a role, by its ARN."""
         import boto3  # noqa: PLC0415  # a quarter of a second that the start of the server hides
         from botocore.config import Config  # noqa: PLC0415  # the same
         from botocore.session import Session  # noqa: PLC0415  # the same
 
-        endpoint = self.endpoint_url
+        endpoint, credentials = self.endpoint_url, self.credentials(role) if role else _OWN
         with self._lock:
-            if service not in self._clients:
+            if (service, role) not in self._clients:
                 session = boto3.Session(
                     botocore_session=Session(_NO_FILES),
-                    aws_access_key_id="sandbox",
-                    aws_secret_access_key="sandbox",  # noqa: S106  # moto takes any
+                    aws_access_key_id=credentials["AWS_ACCESS_KEY_ID"],
+                    aws_secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
+                    aws_session_token=credentials.get("AWS_SESSION_TOKEN"),
                     region_name=self.region,
                 )
-                self._clients[service] = session.client(
+                self._clients[service, role] = session.client(
                     service,  # type: ignore[call-overload]  # one of many
                     endpoint_url=endpoint,
                     config=Config(max_pool_connections=50, retries={"max_attempts": 1}, proxies={}),
                 )
-            return self._clients[service]
+            return self._clients[service, role]
+
+    def credentials(self, role: str) -> Mapping[str, str]:
+        """The variables with the credentials of a role, by its ARN. What it may do is decided at each call."""
+        if role not in self._credentials:
+            made = self.client("sts").assume_role(RoleArn=role, RoleSessionName="sandbox")["Credentials"]
+            self._credentials[role] = {
+                "AWS_ACCESS_KEY_ID": made["AccessKeyId"],
+                "AWS_SECRET_ACCESS_KEY": made["SecretAccessKey"],
+                "AWS_SESSION_TOKEN": made["SessionToken"],
+            }
+        return self._credentials[role]
+
+    def calls(self) -> list[tuple[str, str, str, bool]]:
+        """What roles have asked for, allowed or not, since this was last asked; the first time nothing.
+
+        Each call once: the role's name, the action as in a policy, the resource's ARN, and whether it makes an object
+        that may be there already.
+        """
+        with self._lock:
+            return [tuple(call) for call in self._command("tell the calls of roles", {"calls": True})["calls"]]
 
     def queue_url(self, arn: str) -> str:
         """The address of a queue."""

@@ -55,6 +55,7 @@ class ScheduleConfiguration:
         expression: ``rate(…)`` or ``cron(…)``.
         timezone: in which a cron expression is meant.
         target_arn: the function that it starts.
+        role: the ARN of the role with which it does so.
         input: the payload, JSON with ``<aws.scheduler.…>`` placeholders.
         maximum_age: seconds after which an invocation that has not been made is given up.
         retries: how often an invocation that failed is made again. It is not the schedule's retry policy that says so,
@@ -68,6 +69,7 @@ class ScheduleConfiguration:
     expression: str
     timezone: str
     target_arn: str
+    role: str
     input: str
     maximum_age: int
     retries: int
@@ -120,9 +122,24 @@ def deploy(cloud: Cloud, template: Mapping[str, Any], stack: str, parameters: Ma
     Raises:
         SandboxError: CloudFormation refuses the template, a parameter or a resource.
     """
+    return _deployed(cloud, "create_stack", template, stack, parameters)
+
+
+def update(cloud: Cloud, template: Mapping[str, Any], stack: str, parameters: Mapping[str, str]) -> Deployment:
+    """Make of a deployed stack what a translated template says.
+
+    Raises:
+        SandboxError: CloudFormation refuses the template, a parameter or a resource.
+    """
+    return _deployed(cloud, "update_stack", template, stack, parameters)
+
+
+def _deployed(
+    cloud: Cloud, how: str, template: Mapping[str, Any], stack: str, parameters: Mapping[str, str]
+) -> Deployment:
     parameters_of.check(template.get("Parameters", {}), parameters)
     try:
-        cloud.client("cloudformation").create_stack(
+        getattr(cloud.client("cloudformation"), how)(
             StackName=stack,
             TemplateBody=json.dumps(template),
             Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
@@ -199,7 +216,12 @@ def _functions(
             handler=found["Handler"],
             code=_code(template, resource["LogicalResourceId"], "Code"),
             layers=tuple(layers[layer["Arn"]] for layer in found.get("Layers", [])),
-            environment={**cloud.environment, **{name: str(value) for name, value in variables.items()}},
+            role=found["Role"],
+            environment={
+                **cloud.environment,
+                **cloud.credentials(found["Role"]),
+                **{name: str(value) for name, value in variables.items()},
+            },
             timeout=int(found["Timeout"]),
             memory=int(found["MemorySize"]),
         )
@@ -237,6 +259,7 @@ def _schedules(cloud: Cloud, made: list[dict[str, Any]]) -> Iterator[ScheduleCon
             expression=found["ScheduleExpression"],
             timezone=found["ScheduleExpressionTimezone"],
             target_arn=target["Arn"],
+            role=target["RoleArn"],
             input=target.get("Input", "{}"),
             maximum_age=int(target["RetryPolicy"].get("MaximumEventAgeInSeconds", 86400)),
             retries=int(retrying.get("MaximumRetryAttempts", _RETRIES)),

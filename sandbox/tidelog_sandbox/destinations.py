@@ -13,11 +13,11 @@ Send = Callable[[str, str, Mapping[str, str]], object]
 """Sends a message to a queue: its ARN, the body, the attributes."""
 
 
-def sender(cloud: Cloud) -> Send:
-    """What sends to the queues of a cloud."""
+def sender(cloud: Cloud, role: str = "") -> Send:
+    """What sends to the queues of a cloud, with all rights or with those of a role, by its ARN."""
 
     def send(queue_arn: str, body: str, attributes: Mapping[str, str]) -> None:
-        cloud.client("sqs").send_message(
+        cloud.client("sqs", role).send_message(
             QueueUrl=cloud.queue_url(queue_arn),
             MessageBody=body,
             MessageAttributes={name: {"DataType": "String", "StringValue": each} for name, each in attributes.items()},

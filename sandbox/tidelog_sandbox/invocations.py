@@ -8,14 +8,29 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, unquote
 
+from botocore.exceptions import ClientError
 from moto.awslambda.exceptions import InvalidParameterValueException
 from moto.awslambda.models import LambdaBackend, LambdaFunction
 
+from tidelog_sandbox.cloud import Cloud
+from tidelog_sandbox.errors import SandboxError
 from tidelog_sandbox.functions import Invocation
 from tidelog_sandbox.mending import mend
 
 Invoke = Callable[[str, Any], Invocation]
 """Runs a function, by its name, with a payload."""
+
+
+def may_invoke(cloud: Cloud, role: str, function: str) -> None:
+    """Ask Lambda whether a role may invoke a function; both by their ARNs.
+
+    Raises:
+        SandboxError: it may not.
+    """
+    try:
+        cloud.client("lambda", role).invoke(FunctionName=function, InvocationType="DryRun")
+    except ClientError as error:
+        raise SandboxError(f"invoke {function} as {role}: {error.response['Error'].get('Code')}") from error
 
 
 class Door(http.server.ThreadingHTTPServer):
@@ -65,15 +80,17 @@ class Asking:
     def install(self) -> None:
         """Make moto's Lambda ask at the door, where it would run functions in Docker itself."""
 
-        def invoke(
+        def invoke(  # noqa: PLR0917  # as it is there
             backend: LambdaBackend,
             function_name: str,
             qualifier: str | None,
             body: Any,
-            _: Any,
+            request: Any,
             headers: dict[str, str],
         ) -> bytes | None:
             function = backend.get_function(function_name, qualifier)
+            if request.get("X-Amz-Invocation-Type") == "DryRun":
+                return b""
             return self._ask(function.function_name, body, headers)
 
         def refuse(*_: object, **__: object) -> None:

@@ -43,7 +43,7 @@ class Poller:
         self._function = function
         self._changed = changed
         self._failed = failed
-        self._sqs = cloud.client("sqs")
+        self._sqs = cloud.client("sqs", function.configuration.role)  # Lambda polls with the function's role
         self.queue_url = cloud.queue_url(configuration.queue_arn)
         name = configuration.queue_arn.rpartition(":")[2]
         self._region = cloud.region

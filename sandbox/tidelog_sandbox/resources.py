@@ -7,11 +7,13 @@ from typing import Any
 from moto.awslambda.models import LambdaFunction, LayerVersion
 from moto.cloudwatch.models import Dashboard
 from moto.core.common_models import CloudFormationModel
+from moto.logs.models import LogGroup
 from moto.s3.models import FakeBucket
 
 from tidelog_sandbox.cloud import ACCOUNT
 from tidelog_sandbox.dashboards import check_dashboard, check_query
 from tidelog_sandbox.mending import add, mend
+from tidelog_sandbox.permissions import demand_conditions
 from tidelog_sandbox.stacks import Api, Made, ResourceType, name_failures, refuse_unknown_types, register
 
 
@@ -39,6 +41,7 @@ def _subscription(api: Api, _name: str, properties: dict[str, Any]) -> Made:
 
 
 def _bucket_policy(api: Api, name: str, properties: dict[str, Any]) -> Made:
+    demand_conditions(properties["PolicyDocument"])
     if policy := _enforceable(properties["PolicyDocument"]):
         api.call("s3", "PutBucketPolicy", Bucket=properties["Bucket"], Policy=policy)
     return Made(name, {})
@@ -117,6 +120,7 @@ def install(endpoint: str) -> list[type[CloudFormationModel]]:
     refuse_unknown_types()
     name_failures()
     _complete_functions()
+    _complete_log_groups()
     _complete_buckets(endpoint)
     _check_dashboards(endpoint)
     return [register(kind, endpoint) for kind in TYPES]
@@ -127,13 +131,11 @@ def _arn(api: Api, service: str, resource: str) -> str:
 
 
 def _enforceable(policy: dict[str, Any]) -> str:
-    """A policy without the statements that deny what does not come by TLS: moto ignores the condition, and denies all.
+    """A policy without the statements that deny something on a condition: moto ignores that, and denies it always.
 
     Empty if nothing is left.
     """
-    statements = [
-        each for each in policy["Statement"] if "aws:SecureTransport" not in json.dumps(each.get("Condition"))
-    ]
+    statements = [each for each in policy["Statement"] if each["Effect"] == "Allow" or "Condition" not in each]
     return json.dumps({**policy, "Statement": statements}) if statements else ""
 
 
@@ -149,6 +151,16 @@ def _complete_functions() -> None:
         return function
 
     create = mend(LambdaFunction, "create_from_cloudformation_json", staticmethod(complete))
+
+
+def _complete_log_groups() -> None:
+    """The ARN that GetAtt gives is that of the group's streams."""
+
+    def get_attribute(group: LogGroup, name: str) -> str:
+        arn: str = get(group, name)
+        return f"{arn}:*"
+
+    get = mend(LogGroup, "get_cfn_attribute", get_attribute)
 
 
 def _complete_buckets(endpoint: str) -> None:

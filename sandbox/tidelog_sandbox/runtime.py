@@ -38,6 +38,7 @@ class FunctionConfiguration:
     Attributes:
         name: the function's name.
         arn: its ARN.
+        role: the ARN of the role whose credentials it has.
         handler: ``module.function``.
         code: the directory with the handler; it is the process's working directory.
         layers: directories that are importable too.
@@ -50,6 +51,7 @@ class FunctionConfiguration:
     arn: str
     handler: str
     code: Path
+    role: str = ""
     layers: tuple[Path, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     timeout: int = 3

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +16,7 @@ from tidelog_sandbox.destinations import sender
 from tidelog_sandbox.emails import Email, Mailbox
 from tidelog_sandbox.errors import SandboxError
 from tidelog_sandbox.functions import Function, Invocation, Listener, LogListener
-from tidelog_sandbox.invocations import Door
+from tidelog_sandbox.invocations import Door, may_invoke
 from tidelog_sandbox.mappings import Poller
 from tidelog_sandbox.schedules import Ticker
 
@@ -56,6 +57,7 @@ class Sandbox:
         self._template = template
         self._parameters = dict(parameters or {})
         self._secret = None if database is None else secret_content(database)
+        self._database: dict[str, str] = {}
         self._lake = lake
         self._stack = stack
         self._variables = dict(environment or {})
@@ -139,6 +141,17 @@ class Sandbox:
         """Call a listener with a function's name and each line that it writes, as it is written."""
         self._log_listeners.append(listener)
 
+    def update(self, template: Path, **parameters: str) -> None:
+        """Update the stack to another template, with some other parameters. Its mappings and schedules have to rest.
+
+        Raises:
+            SandboxError: the template could not be deployed.
+        """
+        self._parameters |= parameters
+        translated = deployment.translate(template, self._parameters, self._region)
+        given = self._parameters | self._database
+        self._take(deployment.update(self.cloud, translated, self._stack, given))
+
     def invoke(self, function: str, payload: Any) -> Invocation:
         """Invoke a function, by name or ARN, and wait for it. What it raises is in the result.
 
@@ -166,10 +179,7 @@ class Sandbox:
     def start_schedules(self) -> None:
         """Begin to fire the schedules. One with a rate fires at once."""
         if not self._tickers:
-            self._tickers = [
-                Ticker(schedule, self._function(schedule.target_arn), self._failed, sender(self.cloud))
-                for schedule in self.deployment.schedules
-            ]
+            self._tickers = [self._ticker(schedule) for schedule in self.deployment.schedules]
 
     def stop_schedules(self) -> None:
         """Fire no more, and wait for the invocations under way."""
@@ -287,21 +297,39 @@ class Sandbox:
 
     def _deploy(self) -> None:
         # SAM translates while the server starts; it does not need the secret's ARN.
-        parameters = dict(self._parameters)
-        template = deployment.translate(self._template, parameters, self._region)
+        template = deployment.translate(self._template, self._parameters, self._region)
         if self._secret is not None:
             secret = self.client("secretsmanager").create_secret(
                 Name=f"{self._stack}-database", SecretString=json.dumps(self._secret)
             )
-            parameters["DatabaseSecretArn"] = secret["ARN"]
-        made = deployment.deploy(self.cloud, template, self._stack, parameters)
-        self.deployment = deployment.with_environment(made, self._variables)
+            self._database = {"DatabaseSecretArn": secret["ARN"]}
+        self._take(deployment.deploy(self.cloud, template, self._stack, self._parameters | self._database))
         if self._lake:
             self.cloud.mirror(self.outputs["LakeBucket"], self._lake)
-        for configuration in self.deployment.functions:
-            self._functions[configuration.name] = Function(configuration, self._finished, self._logged)
         self._door = Door(self.invoke)
         self.cloud.open_door(self._door.server_port)
+
+    def _take(self, made: deployment.Deployment) -> None:
+        """Have the functions of a deployment, in place of those of one before."""
+        for function in self._functions.values():
+            function.close()
+        self.deployment = deployment.with_environment(made, self._variables)
+        self._functions = {
+            configuration.name: Function(configuration, self._finished, self._logged)
+            for configuration in self.deployment.functions
+        }
+
+    def _ticker(self, schedule: deployment.ScheduleConfiguration) -> Ticker:
+        """A schedule at work, with its own role; what its function gives up goes on with the function's."""
+        function = self._function(schedule.target_arn)
+        return Ticker(
+            schedule,
+            function,
+            self._failed,
+            sender(self.cloud, schedule.role),
+            give_up=sender(self.cloud, function.configuration.role),
+            admit=partial(may_invoke, self.cloud, schedule.role, schedule.target_arn),
+        )
 
     def _function(self, name: str) -> Function:
         try:

@@ -28,7 +28,9 @@ class Ticker:
         configuration: the schedule.
         function: what it starts.
         failed: is called with what the function is not to blame for, unless the schedule has a queue for that.
-        send: sends to the queues of what failed.
+        send: sends to the schedule's dead letters.
+        give_up: sends to the function's on-failure destination; without it, `send` does.
+        admit: is called before the function is started, and raises SandboxError if the schedule may not do that.
         now: the time; it must know its time zone.
         retry_seconds: how long to wait before each further attempt at an invocation that failed.
     """
@@ -40,6 +42,8 @@ class Ticker:
         failed: Callable[[Exception], object],
         send: Send,
         *,
+        give_up: Send | None = None,
+        admit: Callable[[], object] = lambda: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         retry_seconds: tuple[float, ...] = RETRY_SECONDS,
     ) -> None:
@@ -47,6 +51,8 @@ class Ticker:
         self._function = function
         self._failed = failed
         self._send = send
+        self._give_up = give_up or send
+        self._admit = admit
         self._now = now
         self._retry_seconds = retry_seconds
         self._stopping = threading.Event()
@@ -96,6 +102,7 @@ class Ticker:
         delays = self._retry_seconds[: configuration.retries]
         for attempt, delay in enumerate((*delays, None), start=1):
             try:
+                self._admit()
                 invocation = self._function.invoke(event)
             except SandboxError as error:
                 if not configuration.dead_letters or self._stopping.is_set():
@@ -108,7 +115,7 @@ class Ticker:
             if delay is None or too_old:
                 if configuration.on_failure:
                     condition: Condition = "EventAgeExceeded" if too_old else "RetriesExhausted"
-                    self._send(
+                    self._give_up(
                         configuration.on_failure, record(configuration.target_arn, invocation, attempt, condition), {}
                     )
                 return

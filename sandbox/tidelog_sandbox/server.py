@@ -20,7 +20,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from moto.s3.models import s3_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from tidelog_sandbox import lake, monitoring, parameter_store, permissions, queues, resources, topics
+from tidelog_sandbox import lake, monitoring, parameter_store, permissions, queues, resources, topics, updates
 from tidelog_sandbox.errors import SandboxError
 from tidelog_sandbox.faults import Disturbance, Faults
 from tidelog_sandbox.invocations import Asking
@@ -59,6 +59,7 @@ def _mend(endpoint: str) -> list[Any]:
     topics.install()
     monitoring.install()
     parameter_store.install()
+    updates.install()
     _forget_instances()
     return list(resources.install(endpoint))
 
@@ -78,6 +79,8 @@ def _obeyed(command: dict[str, Any], faults: Faults, asking: Asking) -> dict[str
                 faults.disturb(Disturbance(**disturbance))
             case {"door": port}:
                 asking.port = port
+            case {"calls": True}:
+                return {"calls": permissions.CALLS.taken()}
             case {"calm": True}:
                 return {"struck": faults.calm()}
             case {"emails": first}:

@@ -14,7 +14,7 @@ from isal import isal_zlib
 
 from tidelog.failures import error_code, store_errors
 from tidelog.lake import schema_key
-from tidelog.objects import put_new
+from tidelog.objects import create, put_new
 from tidelog.partitions import Partitions
 from tidelog.readings import Segment
 from tidelog.schema import SchemaDocument
@@ -129,7 +129,7 @@ class Segments:
         return Upload(self._s3, self._bucket, key)
 
     def publish(self, segment: Segment) -> None:
-        """Make a committed segment visible; anybody can, any number of times.
+        """Make a committed segment visible; anybody can, any number of times. What is there stays as it is.
 
         Raises:
             UploadGoneError: the upload was aborted before it was completed.
@@ -138,11 +138,14 @@ class Segments:
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(segment.etags, 1)]
         with store_errors("publish", segment.key):
             try:
-                self._s3.complete_multipart_upload(
-                    Bucket=self._bucket,
-                    Key=segment.key,
-                    UploadId=segment.upload,
-                    MultipartUpload={"Parts": parts},  # type: ignore[typeddict-item] # an inferred dict is no TypedDict
+                create(
+                    lambda: self._s3.complete_multipart_upload(
+                        Bucket=self._bucket,
+                        Key=segment.key,
+                        UploadId=segment.upload,
+                        MultipartUpload={"Parts": parts},  # type: ignore[typeddict-item] # an inferred dict is no TypedDict
+                        IfNoneMatch="*",
+                    )
                 )
             except ClientError as error:
                 if error_code(error) != "NoSuchUpload":

@@ -29,13 +29,14 @@ BODY = f'{{"version":1,"type":"ingest","table":"{TABLE}"}}'
 
 @contextmanager
 def two_stacks(database: Database, directory: Path, environment: dict[str, str]) -> Iterator[tuple[Stack, Stack]]:
-    """Deploy the template twice; the second one's functions have the first one's lake. Nobody works off the queues."""
+    """Deploy the template twice; the second one's functions have the first one's lake and role; queues rest."""
     (directory / "first").mkdir()
     (directory / "second").mkdir()
     with deployed(database, directory / "first", environment=environment, conflicts=True) as first:
         [worker] = [each for each in first.sandbox.deployment.functions if each.name == first.worker]
-        own = ("AWS_ENDPOINT_URL", "TIDELOG_BUCKET", "TIDELOG_PARAMETERS", "TIDELOG_DATABASE_SECRET")
-        shared = environment | {name: worker.environment[name] for name in (*own, "TIDELOG_BACKFILL_QUEUE_URL")}
+        own = [name for name in worker.environment if name.startswith("AWS_")]
+        own += [f"TIDELOG_{name}" for name in ("BUCKET", "PARAMETERS", "DATABASE_SECRET", "BACKFILL_QUEUE_URL")]
+        shared = environment | {name: worker.environment[name] for name in own}
         with deployed(database, directory / "second", environment=shared, stack="second") as second:
             yield first, second
 

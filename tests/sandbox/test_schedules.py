@@ -98,6 +98,7 @@ def test_an_expression_that_makes_no_sense_is_refused(expression: str) -> None:
 
 
 SCHEDULE = ScheduleConfiguration(
+    role="",
     arn="arn:aws:scheduler:eu-west-2:123456789012:schedule/default/tick",
     expression="rate(1 minute)",
     timezone="UTC",

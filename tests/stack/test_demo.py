@@ -8,9 +8,16 @@ from pathlib import Path
 
 from tests.stack.command import TIDELOG, environment
 
+FOLDERS = ["data", "failures", "ledger", "schema", "ticks"]
+
 
 def test_each_tick_has_only_the_changed_rows_and_what_is_large_or_fails_comes_too(tmp_path: Path) -> None:
-    """The rows of each tick are those that the shop has written, with chunks and with the redrive."""
+    """The rows of each tick are those that the shop has written, with chunks and with the redrive.
+
+    The lake of a demo before is emptied first.
+    """
+    for folder in (".tidelog", *FOLDERS):
+        (tmp_path / "lake" / folder).mkdir(parents=True)
     command = [TIDELOG, "demo", "--lake", str(tmp_path / "lake")]
     result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -28,13 +35,7 @@ def test_each_tick_has_only_the_changed_rows_and_what_is_large_or_fails_comes_to
     assert _rows(tick) | _rows(mended) == _written(fourth)
     assert set(_rows(mended)) == {"staff", "design"}
     assert '{"' in mended
-    assert sorted(path.name for path in (tmp_path / "lake").iterdir() if path.name[0] != ".") == [
-        "data",
-        "failures",
-        "ledger",
-        "schema",
-        "ticks",
-    ]
+    assert sorted(path.name for path in (tmp_path / "lake").iterdir() if path.name[0] != ".") == FOLDERS
     _tells_of_failures(tick, mended)
 
 

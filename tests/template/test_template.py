@@ -7,25 +7,17 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aws_lambda_powertools.shared import constants as powertools
 
+from tests.template.conftest import ROOT, VARIANTS, Find, statements, truths_of
 from tidelog.errors import InvalidSetting
-from tidelog.memory import KEY
 from tidelog.settings import read_scheduler_settings, read_worker_settings
-from tidelog_sandbox.deployment import translate
 
-ROOT = Path(__file__).parents[2]
-PUBLIC = {
-    "DatabaseSecretArn": "arn:aws:secretsmanager:eu-west-2:123456789012:secret:database-AbCdEf",
-    "AdminEmail": "admin@example.org",
-}
-PRIVATE = {**PUBLIC, "SubnetIds": "subnet-1,subnet-2", "SecurityGroupIds": "sg-1"}
-NO_VALUE = {"Ref": "AWS::NoValue"}
 READERS: dict[str, Callable[[Mapping[str, str]], object]] = {
     "SchedulerFunction": read_scheduler_settings,
     "WorkerFunction": read_worker_settings,
@@ -33,61 +25,11 @@ READERS: dict[str, Callable[[Mapping[str, str]], object]] = {
 QUEUES = ("WorkQueue", "BackfillQueue")
 
 
-def decided(node: Any, *, in_vpc: bool) -> Any:
-    """Return a part of the template with Fn::If decided; its one condition says whether there are subnets."""
-    match node:
-        case {"Fn::If": [condition, yes, no]}:
-            assert condition == "InVpc"
-            return decided(yes if in_vpc else no, in_vpc=in_vpc)
-        case dict():
-            items = {key: decided(value, in_vpc=in_vpc) for key, value in node.items()}
-            return {key: value for key, value in items.items() if value != NO_VALUE}
-        case list():
-            return [value for item in node if (value := decided(item, in_vpc=in_vpc)) != NO_VALUE]
-    return node
-
-
-@pytest.fixture(scope="module", params=[PUBLIC, PRIVATE], ids=["public database", "in a VPC"])
-def parameters(request: pytest.FixtureRequest) -> dict[str, str]:
-    """What is deployed with: both branches of the template."""
-    given: dict[str, str] = request.param
-    return given
-
-
-@pytest.fixture(scope="module")
-def template(parameters: dict[str, str]) -> dict[str, Any]:
-    """The template as CloudFormation makes it."""
-    translated = translate(ROOT / "template.yaml", parameters, "eu-west-2")
-    result: dict[str, Any] = decided(translated, in_vpc="SubnetIds" in parameters)
-    return result
-
-
-@pytest.fixture(scope="module")
-def resources(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The properties of each resource."""
-    return {name: resource.get("Properties", {}) for name, resource in template["Resources"].items()}
-
-
-@pytest.fixture(scope="module")
-def of_type(template: dict[str, Any]) -> Callable[[str], dict[str, Any]]:
-    """Find the properties of the resources of a type."""
-
-    def find(kind: str) -> dict[str, Any]:
-        found = template["Resources"].items()
-        return {name: resource["Properties"] for name, resource in found if resource["Type"] == f"AWS::{kind}"}
-
-    return find
-
-
-Find = Callable[[str], dict[str, Any]]
-
-
-def statements(role: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield what a role allows, with actions and resources as lists."""
-    for policy in role["Policies"]:
-        for statement in policy["PolicyDocument"]["Statement"]:
-            as_lists = {key: value if isinstance(value, list) else [value] for key, value in statement.items()}
-            yield {**statement, "Action": as_lists["Action"], "Resource": as_lists["Resource"]}
+def test_each_condition_is_met_by_some_variant_and_not_by_another() -> None:
+    """So all branches of the template are seen by the tests."""
+    met = [truths_of(parameters) for parameters in VARIANTS.values()]
+    for condition in met[0]:
+        assert {truths[condition] for truths in met} == {True, False}, condition
 
 
 @pytest.mark.parametrize("command", [("sam", "validate", "--lint", "--template"), ("cfn-lint",)], ids=lambda c: c[0])
@@ -200,13 +142,12 @@ def test_a_message_stays_hidden_while_it_is_worked_off_and_ends_in_the_dead_lett
     assert dead["MessageRetentionPeriod"] >= work["MessageRetentionPeriod"]
 
 
-def test_queues_are_fifo_and_encrypted_and_only_ours_redrive(of_type: Find) -> None:
+def test_queues_are_fifo_and_only_ours_redrive(of_type: Find) -> None:
     """CloudFormation wants the names of FIFO queues to end in .fifo; the dead letters take from the two queues only."""
     queues = of_type("SQS::Queue")
 
     assert set(queues) == {*QUEUES, "DeadLetters", "MissedTicks"}
     for name, queue in queues.items():
-        assert queue["SqsManagedSseEnabled"] is True
         # EventBridge Scheduler and Lambda's destinations send to standard queues only.
         assert queue.get("FifoQueue", False) is (name != "MissedTicks")
         assert queue["QueueName"]["Fn::Sub"].endswith(".fifo") is (name != "MissedTicks")
@@ -272,20 +213,21 @@ def test_a_dead_letter_raises_an_alarm_that_reaches_the_administrators(resources
         "Protocol": "email",
         "Endpoint": {"Ref": "AdminEmail"},
     }
-    assert "KmsMasterKeyId" not in resources["Administrators"]  # CloudWatch may not use the key of AWS
 
 
 ALARMS = {
-    "DeadLettersAlarm": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "notBreaching"),
-    "MissedTicksAlarm": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "notBreaching"),
-    "OldestMessageAlarm": ("AWS/SQS", "ApproximateAgeOfOldestMessage", "notBreaching"),
-    "SchedulerErrorsAlarm": ("AWS/Lambda", "Errors", "notBreaching"),
-    "WorkerErrorsAlarm": ("AWS/Lambda", "Errors", "notBreaching"),
-    "NoTickAlarm": ("tidelog", "Ticks", "breaching"),
-    "StaleTablesAlarm": ("tidelog", "StalestTableSeconds", "ignore"),
-    "HorizonAlarm": ("tidelog", "HorizonHeldSeconds", "ignore"),
-    "RefusedTablesAlarm": ("tidelog", "RefusedTables", "ignore"),
+    "DeadLettersAlarm": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "Maximum", "notBreaching"),
+    "MissedTicksAlarm": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "Maximum", "notBreaching"),
+    "OldestMessageAlarm": ("AWS/SQS", "ApproximateAgeOfOldestMessage", "Maximum", "notBreaching"),
+    "SchedulerErrorsAlarm": ("AWS/Lambda", "Errors", "Sum", "notBreaching"),
+    "WorkerErrorsAlarm": ("AWS/Lambda", "Errors", "Sum", "notBreaching"),
+    "NoTickAlarm": ("tidelog", "Ticks", "Sum", "breaching"),
+    "StaleTablesAlarm": ("tidelog", "StalestTableSeconds", "Maximum", "ignore"),
+    "HorizonAlarm": ("tidelog", "HorizonHeldSeconds", "Maximum", "ignore"),
+    "RefusedTablesAlarm": ("tidelog", "RefusedTables", "Maximum", "ignore"),
 }
+"""Depths and ages at their highest, events counted. What is not told of is well, but for ticks, and for what only ticks
+tell of, which stays as it was."""
 
 
 def test_whatever_fails_or_falls_silent_has_an_alarm_with_words(of_type: Find, parameters: dict[str, str]) -> None:
@@ -293,7 +235,8 @@ def test_whatever_fails_or_falls_silent_has_an_alarm_with_words(of_type: Find, p
     alarms = of_type("CloudWatch::Alarm")
 
     assert {
-        name: (alarm["Namespace"], alarm["MetricName"], alarm["TreatMissingData"]) for name, alarm in alarms.items()
+        name: (alarm["Namespace"], alarm["MetricName"], alarm["Statistic"], alarm["TreatMissingData"])
+        for name, alarm in alarms.items()
     } == ALARMS
     for name, alarm in alarms.items():
         assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "Administrators"}]
@@ -349,60 +292,34 @@ def test_a_tick_that_can_not_be_started_or_fails_is_kept(resources: dict[str, An
         assert (statement["Action"], statement["Resource"]) == (["sqs:SendMessage"], [kept])
 
 
-def test_roles_are_the_templates_own_and_allow_no_more_than_they_name(
-    of_type: Find, parameters: dict[str, str]
-) -> None:
-    """No managed policies, no wildcard of actions; any resource only for the network interfaces of the VPC."""
-    roles = of_type("IAM::Role")
-
-    assert set(roles) == {"ScheduleRole", "SchedulerRole", "WorkerRole"}
-    for name, role in roles.items():
-        assert "ManagedPolicyArns" not in role
-        everywhere = set()
-        for statement in statements(role):
-            assert statement["Effect"] == "Allow"
-            assert not [action for action in statement["Action"] if "*" in action]
-            if "*" in statement["Resource"]:
-                everywhere.add(statement["Sid"])
-                assert {action.partition(":")[0] for action in statement["Action"]} == {"ec2"}
-        assert everywhere == ({"AttachToVpc"} if "SubnetIds" in parameters and name != "ScheduleRole" else set())
+def test_a_second_stack_of_the_region_finds_no_name_taken(template: dict[str, Any]) -> None:
+    """What has a name of its own has the stack's in it."""
+    named = {
+        (name, key): value
+        for name, resource in template["Resources"].items()
+        for key, value in resource.get("Properties", {}).items()
+        if re.fullmatch(r"(Queue|Alarm|Dashboard|Topic|Role|Bucket|Layer|LogGroup|Function|Group|Schedule)?Name", key)
+        and resource["Type"] not in ("AWS::Lambda::EventSourceMapping", "AWS::Lambda::EventInvokeConfig")
+    }
+    assert named
+    for (name, key), value in named.items():
+        assert "${AWS::StackName}" in value["Fn::Sub"], (name, key)
 
 
-@pytest.mark.parametrize(
-    ("role", "services"),
-    [
-        ("ScheduleRole", {"lambda", "sqs"}),
-        ("SchedulerRole", {"sqs", "sns", "s3", "ssm", "secretsmanager", "logs"}),
-        ("WorkerRole", {"sqs", "sns", "s3", "ssm", "secretsmanager", "logs"}),
-    ],
-)
-def test_a_role_reaches_only_the_services_that_its_function_calls(
-    role: str, services: set[str], resources: dict[str, Any]
-) -> None:
-    """Beside the VPC, these."""
-    actions = {action for statement in statements(resources[role]) for action in statement["Action"]}
-
-    assert {action.partition(":")[0] for action in actions} - {"ec2"} == services
-    assert not [action for action in actions if "Delete" in action and not action.startswith(("sqs:", "ec2:"))]
-
-
-def test_the_scheduler_reaches_one_object_of_the_lake(resources: dict[str, Any]) -> None:
-    """What ticks leave to each other: read and written, and that alone."""
-    [ticks] = [each for each in statements(resources["SchedulerRole"]) if each["Action"][0].startswith("s3:")]
-    assert ticks["Action"] == ["s3:GetObject", "s3:PutObject"]
-    assert ticks["Resource"] == [{"Fn::Sub": f"${{Lake.Arn}}/{KEY}"}]
-
-
-@pytest.mark.parametrize("role", ["SchedulerRole", "WorkerRole"])
-def test_both_functions_may_read_the_configuration(role: str, resources: dict[str, Any]) -> None:
-    """It lies below the parameters' prefix, in any version."""
-    readable = [
-        resource["Fn::Sub"]
-        for statement in statements(resources[role])
-        if "ssm:GetParameter" in statement["Action"]
-        for resource in statement["Resource"]
-    ]
-    assert any(resource.endswith(":parameter/tidelog/${AWS::StackName}/*") for resource in readable)
+def test_what_a_parameter_may_be_is_said_and_its_default_is_that(template: dict[str, Any]) -> None:
+    """By a pattern with words for it, by values or by a least one; lists of ids have types, tables any name."""
+    for name, parameter in template["Parameters"].items():
+        pattern, default = parameter.get("AllowedPattern"), parameter.get("Default")
+        assert ("ConstraintDescription" in parameter) == (pattern is not None), name
+        if parameter["Type"] == "String" and name not in ("IncludeTables", "ExcludeTables"):
+            assert pattern or parameter["AllowedValues"], name
+        if parameter["Type"] == "Number":
+            assert "MinValue" in parameter or default in parameter["AllowedValues"], name
+            assert default >= parameter.get("MinValue", 0), name
+            assert default <= parameter.get("MaxValue", default), name
+        if pattern and default is not None:
+            assert re.search(pattern, default), name
+        assert default in parameter.get("AllowedValues", [default]), name
 
 
 def test_every_parameter_is_explained_and_shown_in_a_group(template: dict[str, Any]) -> None:
@@ -418,6 +335,7 @@ def test_every_parameter_is_explained_and_shown_in_a_group(template: dict[str, A
 def test_the_outputs_name_everything_that_an_operator_uses(template: dict[str, Any], of_type: Find) -> None:
     """Bucket, queues, functions, topic and the parameters' prefix, each with a description."""
     shown = {output["Value"]["Ref"] for output in template["Outputs"].values() if "Ref" in output["Value"]}
+    shown -= {"EncryptionKey"}
     kinds = ("S3::Bucket", "SQS::Queue", "Lambda::Function", "SNS::Topic")
 
     assert shown == {name for kind in kinds for name in of_type(kind)}
