@@ -3,21 +3,22 @@ SHELL := /bin/sh
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test setup lint checkov format bench bench-peers bench-verify soak audit clean
+.PHONY: help demo test setup lint checkov format bench bench-cursors bench-verify soak audit clean
 
 help:
-	@echo "make demo         ingest a sample database on this machine and show it"
-	@echo "make test         run the tests"
-	@echo "make lint         ruff, mypy, cfn-lint, sam validate"
-	@echo "make checkov      checkov over the template (installed to .tidelog; a minute, once)"
-	@echo "make setup        only make .venv with .venv/bin/tidelog"
-	@echo "make format       format the code"
-	@echo "make bench        measure: a first snapshot against psql, increments against the size of the table"
-	@echo "make bench-peers  what tools with a timestamp cursor lose: dlt, tap-postgres (installed to .tidelog); two minutes"
-	@echo "make bench-verify prove that a lake of ten million rows is right: time and memory; five minutes"
-	@echo "make soak         an hour of steps in any order: writers, DDL, ticks, sweeps, crashes (SOAK=60 for a minute)"
-	@echo "make audit        ask for known vulnerabilities of the pinned packages (pip-audit; needs the internet)"
-	@echo "make clean        remove what the others made"
+	@echo "make demo           ingest a sample database on this machine and show it"
+	@echo "make test           run the tests"
+	@echo "make lint           ruff, mypy, cfn-lint, sam validate"
+	@echo "make checkov        checkov over the template (installed to .tidelog; a minute, once)"
+	@echo "make setup          only make .venv with .venv/bin/tidelog"
+	@echo "make format         format the code"
+	@echo "make bench          measure beside dlt, sling, tap-postgres, duckdb, … (installed to .tidelog); half an hour"
+	@echo "                    (BENCH=full for 20 million rows; hours)"
+	@echo "make bench-cursors  what tools with a timestamp cursor lose: dlt, tap-postgres; two minutes"
+	@echo "make bench-verify   prove that a lake of ten million rows is right: time and memory; five minutes"
+	@echo "make soak           an hour of steps in any order: writers, DDL, ticks, sweeps, crashes (SOAK=60 for a minute)"
+	@echo "make audit          ask for known vulnerabilities of the pinned packages (pip-audit; needs the internet)"
+	@echo "make clean          remove what the others made"
 
 demo: $(READY)
 	@$(BIN)/tidelog demo
@@ -48,12 +49,12 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+BENCH :=
 bench: $(READY)
-	$(BIN)/python -m benchmarks.first_snapshot
-	$(BIN)/python -m benchmarks.incremental
+	$(BIN)/python -m benchmarks $(if $(BENCH),--$(BENCH))
 
-bench-peers: $(READY)
-	$(BIN)/python -m benchmarks.peers
+bench-cursors: $(READY)
+	$(BIN)/python -m benchmarks.cursors
 
 bench-verify: $(READY)
 	$(BIN)/python -m benchmarks.verifying

@@ -1,242 +1,193 @@
-"""What do tools that ask for `updated_at > the last one seen` lose? dlt and tap-postgres beside tidelog, on one table.
+"""The peers: commands that write a table, or what has changed in it, as JSON Lines to this machine's disk.
 
-Eight writers write to one table of a PostgreSQL of this machine, in transactions that are short or held open, committed
-or rolled back. `updated_at` is `now()`, as most ORMs and triggers have it. All tools poll the table meanwhile, each
-with its state kept, and at least twice more when the writers have ended; one that holds rows back, until these are due.
-Then what it has written is compared with the table:
-
-  lost      keys of the table of which there is no row at all
-  stale     keys whose newest row is older than the table's
-  repeated  rows of a version that had been written before
-
-The exit code is 1 if tidelog has lost, left stale or repeated anything, or if there is no result.
+Each is in an environment of its own and is set up as its documentation has it. None keeps a state here: what has
+changed is asked for by the cursor that it is given. The limits are what PostgreSQL's own client can do.
 """
 
 from __future__ import annotations
 
-import argparse
+import gzip
 import json
 import os
-import statistics
+import subprocess
 import sys
-import tempfile
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from benchmarks.measuring import Store, keep_secret, machine, report, start_store, worker_environment
-from benchmarks.tools import DLT, TAP, Dlt, TapPostgres, Tidelog, Tool, ToolFailedError
-from benchmarks.workload import SEED_ROWS, WRITERS, OpenTransaction, Version, Workload
+from benchmarks.environments import (
+    CHDB,
+    CONNECTORX,
+    DLT,
+    DUCKDB,
+    POLARS,
+    SLING,
+    TAP,
+    TARGET,
+    environment_of,
+    python_of,
+)
+from benchmarks.processes import Pipe, ToolFailedError
+from benchmarks.setting import ROOT
 
-from tidelog_sandbox.cloud import Cloud
-from tidelog_sandbox.postgres import Postgres
+from tidelog_sandbox.postgres import USER, Postgres
 
-INTERVAL_SECONDS = 2.0
+NULL_PEER = "psql COPY row_to_json > /dev/null"
+PLAIN_PEER = "psql COPY row_to_json | gzip -1"
+_PLAIN = r"(FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02')"
+"""COPY's text format would double each backslash, which is not JSON."""
+_SCRIPTS = ROOT / "benchmarks" / "scripts"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What came of a tool.
+class Task:
+    """What a peer is to do.
 
-    A delay is the seconds from a commit to the end of the poll that has written the version; what was never written
-    has none.
+    Attributes:
+        server: the database.
+        table: whose rows it writes.
+        directory: where it keeps its files; it is new.
+        since: only rows with a `last_updated` after this (ISO 8601), where it is given.
     """
 
-    tool: str
-    polls: int
-    rows: int
-    lost: int
-    stale: int
-    repeated: int
-    median_delay: float
-    greatest_delay: float
+    server: Postgres
+    table: str
+    directory: Path
+    since: str = ""
 
     @property
-    def exact(self) -> bool:
-        """Whether all is there, once, as it is in the table."""
-        return not (self.lost or self.stale or self.repeated)
+    def arguments(self) -> list[str]:
+        """What a script is given."""
+        return [self.server.url(), self.table, str(self.directory), *([self.since] if self.since else [])]
+
+    @property
+    def query(self) -> str:
+        """What it is to write."""
+        return f"SELECT * FROM {self.table}" + (f" WHERE last_updated > '{self.since}'" if self.since else "")
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """What the tools are set up with."""
+class Peer:
+    """A peer.
 
-    scratch: Path
-    cloud: Cloud
-    store: Store
-    server: Postgres
-    lag: float
-
-
-def main() -> None:
-    """Let them run, and print what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60, help="for how long the writers write")
-    parser.add_argument("--lag", type=float, default=10, help="of dlt's lag, and of what tap-postgres holds back")
-    parser.add_argument("--open", action="store_true", help="a transaction writes a row first and commits at the end")
-    parser.add_argument("--seed", type=int, default=1, help="of the writers' random numbers")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    arguments = parser.parse_args()
-    load = os.getloadavg()[0]
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix="tidelog-bench-") as scratch,
-            Cloud() as cloud,
-            start_store(Path(scratch), cloud) as store,
-            Postgres() as server,
-            ExitStack() as stack,
-        ):
-            keep_secret(cloud, server)
-            workload = Workload(server, arguments.seconds, arguments.seed)
-            workload.prepare()
-            setting = Setting(Path(scratch), cloud, store, server, arguments.lag)
-            tools = [stack.enter_context(tool) for tool in set_up(setting)]
-            run(tools, workload, stays_open=arguments.open)
-            table = dict(workload.versions())
-            verdicts = [judge(tool, table, workload.commits) for tool in tools]
-            postgres = server.run("SHOW server_version").split()[0]
-            circumstances = f"{machine()}, PostgreSQL {postgres}, {store.name}; load before it {load:.1f}"
-    except ToolFailedError as error:
-        sys.exit(f"no result: {error}")
-    exact = all(verdict.exact for verdict in verdicts if verdict.tool.startswith("tidelog"))
-    facts = {
-        "seconds": arguments.seconds,
-        "writers": WRITERS,
-        "committed": len(workload.transactions),
-        "rolled_back": workload.undone,
-        "longest": round(max(workload.transactions), 3),
-        "open": arguments.open,
-        "rows": len(table),
-        "versions": len(workload.commits) + SEED_ROWS,
-        "circumstances": circumstances,
-    }
-    if arguments.json:
-        print(json.dumps({**facts, "tools": [asdict(verdict) for verdict in verdicts], "exact": exact}, indent=1))
-    else:
-        print(describe(facts))
-        print_table(verdicts)
-        print(f"\ntidelog has {'every row, once, as it is in the table' if exact else 'FAILED'}.")
-    sys.exit(0 if exact else 1)
-
-
-def set_up(setting: Setting) -> Iterator[Tool]:
-    """Start the tools, one after the other, in the order of the table."""
-    lakes = (("lake", "64", "", "xmin:"), ("bound", "0", ", bound in time", "timestamp:"))
-    for bucket, megabytes, how, strategy in lakes:
-        setting.store.make_bucket(bucket)
-        environment = worker_environment(setting.cloud, setting.store, bucket, TIME_BOUND_MEGABYTES=megabytes)
-        yield Tidelog(
-            f"tidelog {version('tidelog')}{how}",
-            setting.scratch / bucket,
-            environment=environment,
-            store=setting.store,
-            bucket=bucket,
-            strategy=strategy,
-        )
-    yield Dlt(f"dlt {DLT}", setting.scratch / "dlt", server=setting.server, lag=0)
-    name = f"dlt {DLT}, lag {setting.lag:g} s"
-    yield Dlt(name, setting.scratch / "dlt-lag", server=setting.server, lag=setting.lag)
-    yield TapPostgres(f"tap-postgres {TAP}", setting.scratch / "tap", server=setting.server, hold_back=0)
-    name = f"tap-postgres {TAP}, {setting.lag:g} s held back"
-    yield TapPostgres(name, setting.scratch / "tap-held", server=setting.server, hold_back=setting.lag)
-
-
-def run(tools: Sequence[Tool], workload: Workload, *, stays_open: bool) -> None:
-    """Have the writers write while all tools poll; then let each poll twice more."""
-    session = OpenTransaction(workload.server) if stays_open else None
-    report("first polls …")
-    for tool in tools:
-        tool.poll()
-    report(f"{WRITERS} writers write for {workload.seconds:g} s …")
-    done = threading.Event()
-    with ThreadPoolExecutor(len(tools)) as pool:
-        pollers = [pool.submit(poll_until, done, tool) for tool in tools]
-        try:
-            workload.write()
-            if session:
-                session.commit(workload)
-        finally:
-            done.set()
-        report("last polls …")
-        for poller in pollers:
-            poller.result()
-    for tool in tools:
-        tool.poll()
-
-
-def poll_until(done: threading.Event, tool: Tool) -> None:
-    """Have a tool poll every other second, or as fast as it goes; when all is done, until nothing is held back."""
-    while not done.is_set():
-        began = time.monotonic()
-        tool.poll()
-        done.wait(max(0.0, began + INTERVAL_SECONDS - time.monotonic()))
-    due = time.monotonic() + tool.settles
-    tool.poll()
-    while time.monotonic() < due:
-        time.sleep(INTERVAL_SECONDS)
-        tool.poll()
-
-
-def judge(tool: Tool, table: dict[int, int], commits: dict[Version, float]) -> Verdict:
-    """Compare what a tool has written with the table.
-
-    Args:
-        tool: the tool, with its polls.
-        table: the version of each row by its id.
-        commits: when each version was committed.
+    Attributes:
+        name: of the tool, with versions and how it is set up.
+        kind: a "limit" does less than the job: nothing finds what has changed, or keeps what was done; a "reader" is
+            a library; a "tool" does the whole job.
+        pipe: makes the commands of a task; what is not to be measured, it does at once.
+        pace: a "middling" one takes part in the first round only, and a "slow" one of a tenth of the rows.
     """
-    seen: dict[Version, float] = {}
-    for poll in tool.polls:
-        for each in poll.versions:
-            seen.setdefault(each, poll.ended)
-    newest: dict[int, int] = {}
-    for key, number in seen:
-        newest[key] = max(number, newest.get(key, number))
-    # A poll may end in the moment between a commit and when its writer hears of it.
-    delays = [max(0.0, at - commits[each]) for each, at in seen.items() if each in commits]
-    written = sum(len(poll.versions) for poll in tool.polls)
-    return Verdict(
-        tool=tool.name,
-        polls=len(tool.polls),
-        rows=written,
-        lost=sum(key not in newest for key in table),
-        stale=sum(newest[key] < number for key, number in table.items() if key in newest),
-        repeated=written - len(seen),
-        median_delay=round(statistics.median(delays), 3),
-        greatest_delay=round(max(delays), 3),
-    )
+
+    name: str
+    kind: Literal["limit", "reader", "tool"]
+    pipe: Callable[[Task], Pipe]
+    pace: Literal["fast", "middling", "slow"] = "fast"
 
 
-def describe(facts: dict[str, Any]) -> str:
-    """Say what has been written, and on what."""
-    longest = f"the longest open for {facts['longest']:.1f} s"
-    if facts["open"]:
-        longest += ", and one all the while"
-    return (
-        f"{facts['writers']} writers, {facts['seconds']:g} s: {facts['committed']:,} transactions committed, {longest}"
-        f"; {facts['rolled_back']:,} rolled back.\n{facts['rows']:,} rows in {facts['versions']:,} versions.\n"
-        f"{facts['circumstances']}.\n"
-    )
+def written(directory: Path) -> list[Path]:
+    """Return the files with rows that a peer has left in a directory."""
+    found = (path for path in directory.rglob("*.jsonl*") if not any(part.startswith("_dlt") for part in path.parts))
+    return sorted(path for path in found if "state" not in path.parts)
 
 
-def print_table(verdicts: Sequence[Verdict]) -> None:
-    """Print what came of each tool."""
-    width = max(len(verdict.tool) for verdict in verdicts)
-    columns = ("polls", "rows", "lost", "stale", "repeated", "median delay", "greatest")
-    print(" " * width, *(f"{column:>{max(len(column), 7)}}" for column in columns), sep="  ")
-    for verdict in verdicts:
-        counts = (verdict.polls, verdict.rows, verdict.lost, verdict.stale, verdict.repeated)
-        delays = (f"{verdict.median_delay:.1f} s", f"{verdict.greatest_delay:.1f} s")
-        cells = (*(f"{count:,}" for count in counts), *delays)
-        aligned = (f"{cell:>{max(len(column), 7)}}" for cell, column in zip(cells, columns, strict=True))
-        print(f"{verdict.tool:<{width}}", *aligned, sep="  ")
+def lines(directory: Path) -> Iterator[bytes]:
+    """Read what a peer has left in a directory, compressed or not."""
+    for path in written(directory):
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as rows:
+            yield from rows
 
 
-if __name__ == "__main__":
-    main()
+def _psql(task: Task, *, output: str) -> Pipe:
+    copy = f"COPY (SELECT row_to_json(r) FROM ({task.query}) r) TO STDOUT WITH {_PLAIN}"
+    command = [str(task.server.binaries / "psql"), "-X", task.server.url(), "-c", copy]
+    if output == os.devnull:
+        return Pipe([command], output=Path(os.devnull))
+    return Pipe([command, ["gzip", "-1"]], output=task.directory / output)
+
+
+def _script(tool: str, task: Task, *more: str) -> Pipe:
+    url, table, directory, *since = task.arguments
+    python = python_of(tool) if tool else sys.executable
+    script = {"": "pg8000"}.get(tool, tool)
+    return Pipe([[python, str(_SCRIPTS / f"{script}_load.py"), url, table, directory, *more, *since]])
+
+
+def _dlt(task: Task, backend: str) -> Pipe:
+    pipe = _script("dlt", task, backend)
+    environment = {**os.environ, "RUNTIME__DLTHUB_TELEMETRY": "false", "DLT_DATA_DIR": str(task.directory / "state")}
+    return Pipe(pipe.commands, {**environment, "RUNTIME__LOG_LEVEL": "ERROR"})
+
+
+def _sling(task: Task) -> Pipe:
+    (program,) = (environment_of("sling") / "lib").glob("python*/site-packages/sling_*/bin/sling-*")
+    program.chmod(0o755)
+    arguments = {
+        "--src-conn": "PEER",
+        "--src-stream": task.query if task.since else f"public.{task.table}",
+        "--tgt-object": (task.directory / "rows.jsonl.gz").as_uri(),
+        "--tgt-options": json.dumps({"format": "jsonlines", "compression": "gzip"}),
+        "--mode": "full-refresh",
+    }
+    environment = {
+        **os.environ,
+        "PEER": f"{task.server.url()}?sslmode=disable",
+        "SLING_HOME_DIR": str(task.directory / "state"),
+        "SLING_DISABLE_TELEMETRY": "TRUE",
+    }
+    return Pipe([[str(program), "run", *(word for pair in arguments.items() for word in pair)]], environment)
+
+
+def _tap(task: Task) -> Pipe:
+    """Discover the table, and run the tap with what was found: Meltano keeps that too."""
+    tap, target = environment_of("tap-postgres"), environment_of("target-jsonl")
+    state = task.directory / "state"
+    state.mkdir()
+    command = [str(tap / "bin" / "tap-postgres"), "--config", str(state / "config.json")]
+    write_tap_config(task.server, state / "config.json")
+    done = subprocess.run([*command, "--discover"], cwd=state, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ToolFailedError(f"{command!r} --discover has ended:\n{done.stderr[-3000:]}")
+    cursor = "last_updated" if task.since else ""
+    (state / "catalog.json").write_text(json.dumps(select_stream(json.loads(done.stdout), task.table, cursor)))
+    command += ["--catalog", str(state / "catalog.json")]
+    if cursor:
+        bookmark = {"replication_key": cursor, "replication_key_value": task.since}
+        (state / "state.json").write_text(json.dumps({"bookmarks": {f"public-{task.table}": bookmark}}))
+        command += ["--state", str(state / "state.json")]
+    given = {"destination_path": str(task.directory), "do_timestamp_file": False}
+    (state / "target.json").write_text(json.dumps(given))
+    return Pipe([command, [str(target / "bin" / "target-jsonl"), "--config", str(state / "target.json")]])
+
+
+def write_tap_config(server: Postgres, path: Path, **more: Any) -> None:
+    """Write the configuration of tap-postgres."""
+    given = {"host": "127.0.0.1", "port": server.port, "user": USER, "password": server.password}
+    path.write_text(json.dumps({**given, "database": "postgres", "filter_schemas": ["public"], **more}))
+
+
+def select_stream(catalog: dict[str, Any], table: str, cursor: str) -> dict[str, Any]:
+    """Choose a table in a catalog that tap-postgres has discovered, whole or by a cursor (replication key)."""
+    (stream,) = (stream for stream in catalog["streams"] if stream["tap_stream_id"] == f"public-{table}")
+    method = "INCREMENTAL" if cursor else "FULL_TABLE"
+    key = {"replication-key": cursor} if cursor else {}
+    for entry in stream["metadata"]:
+        if not entry["breadcrumb"]:
+            entry["metadata"].update({"selected": True, "replication-method": method, **key})
+    chosen = {**stream, "replication_method": method, **({"replication_key": cursor} if cursor else {})}
+    return {"streams": [chosen]}
+
+
+PEERS = (
+    Peer(NULL_PEER, "limit", lambda task: _psql(task, output=os.devnull)),
+    Peer(PLAIN_PEER, "limit", lambda task: _psql(task, output="rows.jsonl.gz")),
+    Peer(f"chdb {CHDB}", "reader", lambda task: _script("chdb", task)),
+    Peer(f"connectorx {CONNECTORX} + polars {POLARS}", "reader", lambda task: _script("connectorx", task)),
+    Peer(f"duckdb {DUCKDB}", "reader", lambda task: _script("duckdb", task)),
+    Peer("pg8000 + json.dumps", "reader", lambda task: _script("", task), "slow"),
+    Peer(f"dlt {DLT}, connectorx", "tool", lambda task: _dlt(task, "connectorx"), "middling"),
+    Peer(f"dlt {DLT}, pyarrow", "tool", lambda task: _dlt(task, "pyarrow"), "middling"),
+    Peer(f"dlt {DLT}, sqlalchemy", "tool", lambda task: _dlt(task, "sqlalchemy"), "slow"),
+    Peer(f"sling {SLING}", "tool", _sling, "middling"),
+    Peer(f"tap-postgres {TAP} | target-jsonl {TARGET}", "tool", _tap, "slow"),
+)

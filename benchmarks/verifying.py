@@ -7,7 +7,6 @@ of the command. Nothing differs, and that has to be what it says.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -17,17 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import (
-    ROOT,
-    SETTINGS,
-    Store,
-    fill,
-    keep_secret,
-    machine,
-    report,
-    start_store,
-    worker_environment,
-)
+from benchmarks.results import Bar, Grid, Section, circumstances, parser
+from benchmarks.setting import ROOT, Store, on_lambda, report, set_up
+from benchmarks.tables import fill
 from benchmarks.worker import peak_memory
 
 from tidelog.credentials import Credentials
@@ -35,8 +26,7 @@ from tidelog.stores import Bucket
 from tidelog.tables import TableName
 from tidelog.verification.verdict import Verified
 from tidelog.verification.verifying import Verifying
-from tidelog_sandbox.cloud import Cloud
-from tidelog_sandbox.postgres import USER, Postgres
+from tidelog_sandbox.postgres import USER
 
 MEGABYTES = 300
 TABLE = "public.orders"
@@ -48,39 +38,36 @@ def main() -> None:
     if wanted := os.environ.get(_VERIFY):
         verify(**json.loads(wanted))
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=10_000_000)
-    rows = parser.parse_args().rows
+    arguments = parser(__doc__)
+    arguments.add_argument("--rows", type=int, default=10_000_000)
+    given = arguments.parse_args()
     load = os.getloadavg()[0]
-    with (
-        tempfile.TemporaryDirectory(prefix="tidelog-bench-") as scratch,
-        Cloud() as cloud,
-        start_store(Path(scratch), cloud) as store,
-        Postgres(settings=SETTINGS) as server,
-    ):
-        fill(server, "orders", rows, step=31, indexed=())
-        keep_secret(cloud, server)
-        store.make_bucket("lake")
-        environment = worker_environment(cloud, store, "lake")
+    with set_up() as setting:
+        server = setting.server
+        fill(server, "orders", given.rows)
+        setting.make_lake("lake")
+        environment = setting.environment("lake")
         report("taking it into the lake …")
         ingest(environment)
         server.run("UPDATE orders SET units_sold = units_sold + 1 WHERE order_id % 100 = 7")
         server.run("DELETE FROM orders WHERE order_id % 1000 = 3")
         ingest(environment)
-        took = measured(environment, {"endpoint": store.endpoint, "port": server.port, "password": server.password})
-    print_table(rows, f"{store.name}; load before it {load:.1f}", took)
+        where = {"endpoint": setting.store.endpoint, "port": server.port, "password": server.password}
+        took = measured(environment, where)
+        section = result(given.rows, circumstances(load, setting.versions()), took)
+    section.print()
+    section.write(given.results)
 
 
 def ingest(environment: dict[str, str]) -> None:
     """Have a worker process run the table."""
-    command = [sys.executable, "-m", "benchmarks.worker"]
+    command = on_lambda("worker")
     subprocess.run(command, cwd=ROOT, env=environment, input=f"{TABLE}\n", text=True, check=True, stdout=sys.stderr)
 
 
-def measured(environment: dict[str, str], where: dict[str, Any]) -> dict[str, float]:
+def measured(environment: dict[str, str], where: dict[str, Any]) -> dict[str, Any]:
     """Have a process verify the lake; return what it took."""
     report("verifying …")
-    started = time.perf_counter()
     process = subprocess.run(
         [sys.executable, "-m", "benchmarks.verifying"],
         cwd=ROOT,
@@ -89,7 +76,7 @@ def measured(environment: dict[str, str], where: dict[str, Any]) -> dict[str, fl
         text=True,
         check=True,
     )
-    took: dict[str, float] = json.loads(process.stdout) | {"whole": time.perf_counter() - started}
+    took: dict[str, Any] = json.loads(process.stdout)
     return took
 
 
@@ -114,17 +101,26 @@ def verify(endpoint: str, port: int, password: str) -> None:
     print(json.dumps(told | {"since": since}))
 
 
-def print_table(rows: int, circumstances: str, took: dict[str, Any]) -> None:
-    """Print what it took, and what it was measured on."""
-    print(f"{rows:,} rows of 14 columns, on {machine()}; {circumstances}.\n")
-    print("| lines in the lake | rows compared | keys gone | seconds | rows/s | peak RSS MB |")
-    print("|---:|---:|---:|---:|---:|---:|")
-    print(
-        f"| {took['lines']:,} | {took['rows']:,} | {took['gone']:,} | {took['seconds']:.1f} "
-        f"| {took['rows'] / took['seconds']:,.0f} | {took['peak']:.0f} |"
-    )
+def result(rows: int, where: str, took: dict[str, Any]) -> Section:
+    """Say what it took."""
+    headings = ("lines in the lake", "rows compared", "keys gone", "seconds", "rows/s", "peak MB")
+    counts = (f"{took[name]:,}" for name in ("lines", "rows", "gone"))
+    speed = (f"{took['seconds']:.1f}", f"{took['rows'] / took['seconds']:,.0f}", f"{took['peak']:.0f}")
     begun = ", ".join(f"{what} from {seconds:.1f} s on" for what, seconds in took["since"].items())
-    print(f"\nOf which {begun}. The bar of {MEGABYTES} MB is {'kept' if took['peak'] < MEGABYTES else 'MISSED'}.")
+    return Section(
+        "verifying",
+        "A lake is proved to be right",
+        where,
+        [
+            Grid(
+                headings,
+                [(*counts, *speed)],
+                f"{rows:,} rows of 14 columns, a hundredth updated, a thousandth deleted:",
+            )
+        ],
+        [Bar("MB of memory of the process that verifies", took["peak"], MEGABYTES, least=False)],
+        [f"Of which {begun}."],
+    )
 
 
 if __name__ == "__main__":

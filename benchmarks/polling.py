@@ -13,34 +13,22 @@ import itertools
 import json
 import os
 import subprocess
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from benchmarks.measuring import ROOT, Store, install, report
+from benchmarks.environments import environment_of, python_of
+from benchmarks.peers import select_stream, write_tap_config
+from benchmarks.processes import Process, ToolFailedError, tail
+from benchmarks.setting import ROOT, Store, on_lambda
 from benchmarks.workload import TABLE, Version
 
-from tidelog_sandbox.postgres import USER, Postgres
-
-DLT = "1.31.0"
-TAP = "0.10.0"
-_ENVIRONMENTS = ROOT / ".tidelog" / "peers"
-_REQUIREMENTS = {
-    "dlt": (f"dlt[sql-database]=={DLT}", "sqlalchemy==2.1.9", "psycopg2-binary==2.9.13"),
-    "tap-postgres": (f"meltanolabs-tap-postgres=={TAP}", "singer-sdk==0.54.9", "sqlalchemy==2.0.51"),
-}
-_STREAM = f"public-{TABLE}"
-"""What tap-postgres calls the table."""
-
-
-class ToolFailedError(Exception):
-    """A tool could not be set up, or ended with an error."""
+from tidelog_sandbox.postgres import Postgres
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,48 +90,6 @@ class Tool(ABC):
         self.close()
 
 
-class Process:
-    """A process that is asked with a line and answers with a line. Its standard error goes to a file.
-
-    Raises:
-        ToolFailedError: it has ended.
-    """
-
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-        self._log = log
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                text=True,
-            )
-        self._answer()  # it is ready
-
-    def ask(self, line: str) -> str:
-        """Send a line, and return the answer."""
-        assert self._process.stdin  # noqa: S101  # for the type: it is a pipe
-        with suppress(BrokenPipeError):  # there is no answer either
-            self._process.stdin.write(f"{line}\n")
-            self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
-
-    def _answer(self) -> str:
-        assert self._process.stdout  # noqa: S101  # as above
-        if line := self._process.stdout.readline():
-            return line
-        self._process.wait()
-        raise ToolFailedError(_tail(self._process.args, self._log))
-
-
 class Tidelog(Tool):
     """tidelog: a worker's process, which runs the table at each poll.
 
@@ -161,7 +107,7 @@ class Tidelog(Tool):
         self._client = store.client
         self._bucket = bucket
         self._strategy = strategy
-        command = [sys.executable, "-m", "benchmarks.worker"]
+        command = on_lambda("worker")
         self._process = self.resources.enter_context(closing(Process(command, environment, directory / "log")))
 
     def extract(self) -> Sequence[str]:
@@ -179,7 +125,7 @@ class Tidelog(Tool):
 
 
 class Dlt(Tool):
-    """dlt: one process, which runs its pipeline at each poll. See `benchmarks/peer_dlt.py`.
+    """dlt: one process, which runs its pipeline at each poll. See `scripts/dlt_poll.py`.
 
     Args:
         server: the database.
@@ -194,8 +140,8 @@ class Dlt(Tool):
             "RUNTIME__DLTHUB_TELEMETRY": "false",
             "DLT_DATA_DIR": str(directory),
         }
-        python = str(environment_of("dlt") / "bin" / "python")
-        command = [python, str(ROOT / "benchmarks" / "peer_dlt.py"), str(directory), TABLE, str(lag)]
+        script = str(ROOT / "benchmarks" / "scripts" / "dlt_poll.py")
+        command = [python_of("dlt"), script, str(directory), TABLE, str(lag)]
         self._process = self.resources.enter_context(closing(Process(command, environment, directory / "log")))
         self._known: set[Path] = set()
 
@@ -229,20 +175,11 @@ class TapPostgres(Tool):
         self._config, self._catalog, self._state = (
             directory / f"{name}.json" for name in ("config", "catalog", "state")
         )
-        config: dict[str, Any] = {
-            "host": "127.0.0.1",
-            "port": server.port,
-            "user": USER,
-            "password": server.password,
-            "database": "postgres",
-            "filter_schemas": ["public"],
-        }
-        if hold_back:
-            clause = f"updated_at < now() - interval '{hold_back} seconds'"
-            config["stream_options"] = {_STREAM: {"custom_where_clauses": [clause]}}
-        self._config.write_text(json.dumps(config))
+        clause = f"updated_at < now() - interval '{hold_back} seconds'"
+        held = {"stream_options": {f"public-{TABLE}": {"custom_where_clauses": [clause]}}} if hold_back else {}
+        write_tap_config(server, self._config, **held)
         found = self._run("--discover").read_text()
-        self._catalog.write_text(json.dumps(select(json.loads(found))))
+        self._catalog.write_text(json.dumps(select_stream(json.loads(found), TABLE, "updated_at")))
 
     def extract(self) -> Sequence[str]:
         """Run the command with the last state; return the file of its messages."""
@@ -267,39 +204,11 @@ class TapPostgres(Tool):
         with output.open("wb") as out, log.open("wb") as err:
             done = subprocess.run(command, cwd=self.directory, stdout=out, stderr=err, check=False)
         if done.returncode:
-            raise ToolFailedError(_tail(command, log))
+            raise ToolFailedError(tail(command, log))
         return output
-
-
-def select(catalog: dict[str, Any]) -> dict[str, Any]:
-    """Choose the table in a catalog that tap-postgres has discovered, by INCREMENTAL replication on `updated_at`."""
-    (stream,) = (stream for stream in catalog["streams"] if stream["tap_stream_id"] == _STREAM)
-    chosen = {"selected": True, "replication-method": "INCREMENTAL", "replication-key": "updated_at"}
-    for entry in stream["metadata"]:
-        if not entry["breadcrumb"]:
-            entry["metadata"].update(chosen)
-    return {"streams": [{**stream, "replication_method": "INCREMENTAL", "replication_key": "updated_at"}]}
 
 
 def messages(path: Path) -> Iterator[dict[str, Any]]:
     """Read the messages of a Singer tap."""
     with path.open() as lines:
         yield from map(json.loads, lines)
-
-
-def environment_of(tool: str) -> Path:
-    """Return the environment of a tool, made if it is not there in the versions that are asked for."""
-    environment, requirements = _ENVIRONMENTS / tool, _REQUIREMENTS[tool]
-    stamp, wanted = environment / "installed", "\n".join(requirements)
-    if not stamp.exists() or stamp.read_text() != wanted:
-        report(f"installing {tool} …")
-        try:
-            install(environment, *requirements)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise ToolFailedError(f"{tool} can't be installed: {error}") from error
-        stamp.write_text(wanted)
-    return environment
-
-
-def _tail(command: Any, log: Path) -> str:
-    return f"{command!r} has ended:\n{log.read_text(errors='replace')[-3000:]}"
