@@ -17,6 +17,7 @@ _PARTS = {
     "idle": (),
     "chunks": ("--rows", _FULL),
     "cold_start": (),
+    "cost": (),
 }
 """With what each runs when all rows and all peers are wanted."""
 

@@ -1,7 +1,8 @@
 """Both functions in one process, invoked as Lambda invokes them; it says what each invocation took.
 
 A line on its standard input is a tick's event (JSON), with which the scheduler is invoked, or `work`: all messages of
-the work queue are received, and the worker is invoked with each, one after the other. Only the functions' time counts.
+the work queue are received, and the worker is invoked with each, one after the other. Only the functions' time and
+their calls of AWS count.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore.client import BaseClient
 
 WORK = "work"
 _FUNCTIONS = Path(__file__).parents[1] / "functions"
@@ -34,6 +37,36 @@ class Context:
     def get_remaining_time_in_millis(self) -> int:
         """Return the time that is left."""
         return 900_000
+
+
+@dataclass(slots=True)
+class Bill:
+    """What invocations took: seconds, of which a processor's, and calls of AWS by service and operation."""
+
+    seconds: float = 0.0
+    cpu: float = 0.0
+    calls: Counter[str] = field(default_factory=Counter)
+
+    def invoke(self, handler: Callable[..., dict[str, Any]], event: dict[str, Any]) -> dict[str, Any]:
+        """Invoke a function; put it on the bill."""
+        send: Any = BaseClient._make_request  # type: ignore[attr-defined]  # noqa: SLF001  # all calls go through it
+
+        def counted(client: Any, operation: Any, *arguments: Any) -> Any:
+            self.calls[f"{client.meta.service_model.service_name}.{operation.name}"] += 1
+            return send(client, operation, *arguments)
+
+        BaseClient._make_request = counted  # type: ignore[attr-defined]  # noqa: SLF001
+        started, cpu = time.perf_counter(), time.process_time()
+        try:
+            return handler(event, Context())
+        finally:
+            self.seconds += time.perf_counter() - started
+            self.cpu += time.process_time() - cpu
+            BaseClient._make_request = send  # type: ignore[attr-defined]  # noqa: SLF001
+
+    def said(self, **more: int) -> dict[str, Any]:
+        """Return it, with more."""
+        return {"seconds": self.seconds, "cpu": self.cpu, "calls": dict(self.calls), **more}
 
 
 def main() -> None:
@@ -60,24 +93,22 @@ def load(function: str) -> Callable[..., dict[str, Any]]:
 
 
 def tick(scheduler: Callable[..., dict[str, Any]], event: dict[str, Any]) -> dict[str, Any]:
-    """Invoke the scheduler; return its seconds, and how many tables it has asked for."""
-    started = time.perf_counter()
-    answer = scheduler(event, Context())
-    return {"seconds": time.perf_counter() - started, "tables": len(answer["tables"]), "idle": answer["unchanged"]}
+    """Invoke the scheduler; return what it took, and how many tables it has asked for."""
+    bill = Bill()
+    answer = bill.invoke(scheduler, event)
+    return bill.said(tables=len(answer["tables"]), idle=answer["unchanged"])
 
 
 def work(worker: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-    """Invoke the worker with each message there is; return the seconds of all, and how many there were."""
-    seconds = 0.0
+    """Invoke the worker with each message there is; return what all of them took, and how many there were."""
+    bill = Bill()
     count = 0
     for record in records():
-        started = time.perf_counter()
-        answer = worker({"Records": [record]}, Context())
-        seconds += time.perf_counter() - started
+        answer = bill.invoke(worker, {"Records": [record]})
         count += 1
         if answer["batchItemFailures"]:
             sys.exit(f"a message failed: {record['body']}")
-    return {"seconds": seconds, "messages": count}
+    return bill.said(messages=count)
 
 
 def records() -> Iterator[dict[str, Any]]:

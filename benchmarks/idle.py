@@ -128,10 +128,17 @@ def main() -> None:
 
 @contextmanager
 def stack_of(setting: Setting, count: int) -> Iterator[Stack]:
-    """Make tables in a schema of their own, and start both functions for them, behind relays."""
+    """Make tables in a schema of their own, and start both functions for them."""
     report(f"making {count:,} tables …")
     schema = f"of{count}"
     setting.server.run(_TABLES.format(schema=schema, count=count))
+    with stack_over(setting, schema) as stack:
+        yield stack
+
+
+@contextmanager
+def stack_over(setting: Setting, schema: str) -> Iterator[Stack]:
+    """Start both functions for the tables of a schema, behind relays."""
     setting.make_lake(schema)
     endpoints = [setting.cloud.endpoint_url, setting.store.endpoint]
     targets = [f"127.0.0.1:{setting.server.port}", *(urlsplit(endpoint).netloc for endpoint in endpoints)]
@@ -139,7 +146,7 @@ def stack_of(setting: Setting, count: int) -> Iterator[Stack]:
     with closing(relay):
         database, aws, s3 = json.loads(relay.said)
         secret = {"host": "127.0.0.1", "port": database, "username": USER, "password": setting.server.password}
-        name = f"{_SECRET}-{count}"
+        name = f"{_SECRET}-{schema}"
         setting.cloud.client("secretsmanager").create_secret(Name=name, SecretString=json.dumps(secret))
         given = setting.environment(schema, DATABASE_SECRET=name, INCLUDE=f"{schema}.*", CERTAIN_LOOK_TICKS=str(LOOKS))
         relayed = {

@@ -17,7 +17,7 @@ from benchmarks.setting import ROOT
 
 from tidelog_cli.output import aligned, console
 
-PARTS = ("first_load", "values", "incremental", "idle", "chunks", "cold_start", "cursors", "verifying")
+PARTS = ("first_load", "values", "incremental", "idle", "chunks", "cold_start", "cost", "cursors", "verifying")
 """The sections, in their order."""
 _HEAD = """# What was measured
 
