@@ -59,6 +59,15 @@ def people(tide: Tide) -> Tide:
     return tide
 
 
+def set_bound(tide: Tide) -> None:
+    """Read the table until it has a bound in time: it is not always known since when other tests' transactions run."""
+    tide.ingest()
+    while tide.state().bound is None:
+        tide.database.pass_horizon()
+        tide.run("UPDATE t SET updated_at = now() WHERE id = 1")
+        tide.ingest()
+
+
 def whole_lake(tide: Tide, *folders: str) -> bytes:
     """Return all that is in the lake, or in some of its folders, and in Parameter Store but for the document itself."""
     found = [tide.lake.body(key) for folder in folders or ("",) for key in tide.lake.keys(folder)]
@@ -138,7 +147,7 @@ def test_what_does_not_fit_the_table_fails_before_anything_is_read(people: Tide)
 def test_the_strategy_is_the_configured_one(people: Tide) -> None:
     """The event says so. Rows that a bound hides are those of the look-back that was chosen."""
     people.run("CREATE INDEX ON t (updated_at)", "ALTER TABLE t DROP seen_at")
-    people.ingest()
+    set_bound(people)
     told = []
     for document in (strategy("timestamp"), strategy("xmin"), ""):
         people.configure(document)
@@ -157,7 +166,7 @@ def test_the_strategy_is_the_configured_one(people: Tide) -> None:
 def test_a_bound_without_an_index_is_one_too(people: Tide) -> None:
     """It hides what is older, as the operator has chosen."""
     people.configure(strategy("timestamp") + 'timestamp_columns = ["updated_at"]\nlook_back_seconds = 60\n')
-    people.ingest()
+    set_bound(people)
     people.run(
         "UPDATE t SET updated_at = now() WHERE id = 1",
         "UPDATE t SET updated_at = now() - interval '2 min' WHERE id = 2",
@@ -173,11 +182,7 @@ def test_a_bound_without_an_index_is_one_too(people: Tide) -> None:
 def test_the_look_back_is_the_tables_own(people: Tide, keys: str, seconds: float) -> None:
     """Else that of all tables."""
     people.configure(f'[tables."public.*"]\n{keys}\n')
-    people.ingest()
-    while people.state().bound is None:
-        people.database.pass_horizon()
-        people.run("UPDATE t SET updated_at = now() WHERE id = 1")
-        people.ingest()
+    set_bound(people)
     state = people.state()
     assert state.timestamp
     assert state.began

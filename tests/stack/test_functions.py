@@ -76,6 +76,7 @@ def stack(create_database: CreateDatabase) -> Iterator[Stack]:
             "CREATE TABLE staff (id int)",
             "INSERT INTO orders SELECT generate_series(1, 5)",
             "INSERT INTO staff VALUES (1)",
+            "SELECT pg_stat_force_next_flush()",
         )
         secret = database.server.credentials(database.name)
         content = {"host": secret.host, "port": secret.port, "dbname": secret.dbname, "engine": "postgres"}

@@ -17,17 +17,21 @@ from tidelog_sandbox.deployment import translate
 from tidelog_sandbox.sandbox import Sandbox
 
 REGION = "eu-west-2"
+VARIABLE = "        TIDELOG_DATABASE_TLS: !Ref DatabaseTls\n"
+NEWER = "        TIDELOG_DATABASE_AUTHENTICATION: password\n"
 KEPT = ("Lake", "WorkQueue", "BackfillQueue", "DeadLetters", "MissedTicks", "Administrators", "WorkerFunction")
 BODY = '{"version":1,"type":"ingest","table":"public.t"}'
 
 
 @pytest.fixture
 def previous(tmp_path: Path) -> Path:
-    """The template of the release before, beside the code of this one."""
+    """The template of the release before, beside the code of this one, which is given what only this one reads."""
     for folder in ("functions", "shared"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     template = tmp_path / "template.yaml"
-    template.write_text((ROOT / "tests/template/previous.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    text = (ROOT / "tests/template/previous.yaml").read_text(encoding="utf-8")
+    assert text.count(VARIABLE) == 1
+    template.write_text(text.replace(VARIABLE, VARIABLE + NEWER), encoding="utf-8")
     return template
 
 
