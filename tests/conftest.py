@@ -1,6 +1,7 @@
-"""What the tests stand on: one PostgreSQL server for the whole run, a database of their own for those that need one.
+"""What the tests stand on: a PostgreSQL server, and a database of their own for those that need one.
 
-Under pytest-xdist the server belongs to the process that hands out the tests; the workers are told where it is.
+Under pytest-xdist each process has its server: a transaction is seen in all databases of one, so tests that run at the
+same time would hold back each other's horizon.
 """
 
 from __future__ import annotations
@@ -29,34 +30,12 @@ SETTINGS = {
 hypothesis.settings.register_profile("tidelog", deadline=None, max_examples=100)
 hypothesis.settings.load_profile("tidelog")
 
-_server = pytest.StashKey[Postgres]()
-
-
-def _start(config: pytest.Config) -> Server:
-    if _server not in config.stash:
-        config.stash[_server] = Postgres(settings=SETTINGS)
-        config.stash[_server].start()
-    return Server(config.stash[_server].port, config.stash[_server].password)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of xdist where the server is."""
-    server = _start(node.config)
-    node.workerinput["postgres"] = (server.port, server.password)
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop the server."""
-    if _server in config.stash:
-        config.stash[_server].close()
-
 
 @pytest.fixture(scope="session")
-def server(request: pytest.FixtureRequest) -> Server:
-    """The run's server."""
-    told = getattr(request.config, "workerinput", None)
-    return Server(*told["postgres"]) if told else _start(request.config)
+def server() -> Iterator[Server]:
+    """The server of this process."""
+    with Postgres(settings=SETTINGS) as postgres:
+        yield Server(postgres.port, postgres.password)
 
 
 @pytest.fixture(scope="session")

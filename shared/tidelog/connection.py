@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pg8000.native import Connection
+from pg8000.native import Connection, InterfaceError
 from scramp import ScramException
 
 from tidelog.credentials import Credentials
@@ -45,9 +46,21 @@ class _BulkConnection(Connection):  # type: ignore[misc] # the driver is untyped
 
     def __init__(self, *args: Any, verified: bool, **kwargs: Any) -> None:
         self._verified = verified
-        super().__init__(*args, **kwargs)
+        try:
+            super().__init__(*args, **kwargs)
+        except BaseException:
+            _release(getattr(self, "_sock", None))
+            raise
         self._usock.settimeout(_SILENCE_SECONDS)
         self._sock = self._usock.makefile("rwb", buffering=_BUFFER)  # The server is ready: it says nothing unasked.
+
+    def close(self) -> None:
+        """Close it, and the socket at once. The driver leaves that to who holds its file last, be it an error."""
+        file = self._sock
+        try:
+            super().close()
+        finally:
+            _release(file)
 
     def handle_AUTHENTICATION_REQUEST(self, data: bytes, context: Any) -> None:  # noqa: N802 - the driver calls it so
         """Prove the password by SCRAM, which does not tell it. Only a server that is verified may ask for more."""
@@ -116,8 +129,19 @@ def connect(credentials: Credentials, tls: str, lock_seconds: float) -> Connecti
         sock.close()
         raise
     lock = max(1, round(lock_seconds * 1000))
-    connection.run(_SESSION.format(list=_LIST_SECONDS, lock=lock, silence=_SILENCE_SECONDS))
+    try:
+        connection.run(_SESSION.format(list=_LIST_SECONDS, lock=lock, silence=_SILENCE_SECONDS))
+    except BaseException:
+        with suppress(OSError, InterfaceError):
+            connection.close()
+        raise
     return connection
+
+
+def _release(file: Any) -> None:
+    if file:
+        with suppress(OSError):  # What it still holds can't be sent any more.
+            file.close()
 
 
 def _secured(sock: socket.socket, context: ssl.SSLContext, credentials: Credentials) -> socket.socket:

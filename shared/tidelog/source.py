@@ -198,16 +198,19 @@ class Source:
         return self._connection
 
     def _connect(self) -> Connection:
-        """Connect; where the credentials are refused, read them once more: they may have been changed meanwhile."""
+        """Connect; where the credentials are refused, read them again: they may have been changed since.
+
+        Those in force may be refused too, as the next rotation has begun: then the ones that are pending are right.
+        """
         credentials = self._credentials or self._read_credentials()
-        try:
-            connection = self._connected(credentials)
-        except AccessDenied:
-            current = self._read_credentials()
-            if current == credentials:
-                raise
-            credentials = current
-            connection = self._connected(credentials)
+        for last in (False, False, True):
+            try:
+                connection = self._connected(credentials)
+                break
+            except AccessDenied:
+                if last or (other := self._read_credentials()) == credentials:
+                    raise
+                credentials = other
         if not credentials.passing:
             self._credentials = credentials
         return connection

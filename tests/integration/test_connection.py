@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
+import msgspec
 import pytest
-from pg8000.exceptions import DatabaseError
+from pg8000.exceptions import DatabaseError, InterfaceError
 from pg8000.native import Connection
 
 from tests.tide import LOCK_SECONDS, Database
@@ -83,6 +86,22 @@ def test_rows_are_framed_and_backslashes_and_tabs_come_back(connection: Connecti
     rows.flush()
     lines = [f"{begin}{text}1}}\n".encode() for text in texts]
     assert Counter(taken.getvalue().splitlines(keepends=True)) == dict.fromkeys(lines, 5000)
+
+
+def test_of_a_connection_that_failed_no_socket_is_left_open(database: Database, role: str) -> None:
+    """At once, although the error is held: a warm function would gather them."""
+    role_of = database.server.credentials(database.name, role)
+    errors: list[Exception] = []
+    open_files = Path("/proc/self/fd")
+    before = len([*open_files.iterdir()])
+    for credentials in (msgspec.structs.replace(role_of, password="wrong"), role_of):
+        try:
+            with closing(connect(credentials, "disable", LOCK_SECONDS)) as connection:
+                database.run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'")
+                connection.run("SELECT 1")
+        except (DatabaseError, InterfaceError, OSError) as error:
+            errors.append(error)
+    assert (len(errors), len([*open_files.iterdir()])) == (2, before)
 
 
 def test_a_session_can_only_read_whatever_its_role_may_do(connection: Connection, database: Database) -> None:

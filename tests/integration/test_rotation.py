@@ -137,6 +137,11 @@ def test_of_a_rotation_every_step_is_survived(rotation: Rotation) -> None:
         both()
         rotation.finish()
         both()
+    for _ in range(2):  # It sleeps through one, and wakes in the middle of the next.
+        rotation.finish()
+        rotation.set(rotation.create())
+    lived.close()
+    lived.relations()
     lived.close()
 
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.sandbox.conftest import TOY
+from tests.tide import wait_for
 from tidelog_sandbox import Invocation, Sandbox
 from tidelog_sandbox.cloud import Cloud
 
@@ -73,11 +74,11 @@ def test_closing_ends_what_is_under_way(tmp_path: Path) -> None:
         sandbox.start_alarms(minute=0.5)
         sandbox.start_mappings()
         sandbox.start_schedules()
-        sandbox.client("sqs").send_message(
+        wait_for(lambda: ended)
+        sandbox.client("sqs").send_message(  # Not before: it is visible again after a second.
             QueueUrl=sandbox.outputs["OrdersUrl"], MessageBody='{"sleep": 2.5}', MessageGroupId="g"
         )
-        while sandbox.functions[sandbox.outputs["Worker"]].busy == 0 or not ended:
-            time.sleep(0.01)
+        wait_for(lambda: sandbox.functions[sandbox.outputs["Worker"]].busy)
         time.sleep(0.3)
         begun = time.monotonic()
     assert time.monotonic() - begun < 2  # less than the function had left
