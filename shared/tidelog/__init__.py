@@ -9,10 +9,10 @@ The modules from the outside in:
   plan is read), `rebuilding` (Parameter Store is made again from the ledger), `extraction` (the steps of a run as plain
   functions), over the `parts` that `pipeline` builds on AWS's `clients`, and `scheduler` for ticks; the package
   `verification` (is a lake right?)
-- the world: `source` (PostgreSQL, through `connection`, `opening` and `refusals`), `segment`, `publishing`, `history`,
-  `ledger`, `stores`, `objects` and `memory` (S3), `parameters`, `marks`, `ticks` and `configurations` (Parameter
-  Store), `queues`, `dispatch` and `deadletters` (SQS), `notices` (SNS), `credentials` (Secrets Manager); `failures`
-  turns what their drivers raise into `errors`
+- the world: `source` (PostgreSQL, through `connection`, `wire`, `opening` and `refusals`), `segment`, `publishing`,
+  `history`, `ledger`, `stores`, `objects` and `memory` (S3), `parameters`, `marks`, `ticks` and `configurations`
+  (Parameter Store), `queues`, `dispatch` and `deadletters` (SQS), `notices` (SNS), `credentials` (Secrets Manager);
+  `failures` turns what their drivers raise into `errors`
 - readers: `read` (tables, rows, what is new since), `stored` (a published segment), over `stores`
 - pure: `advice`, `configuration`, `tablesettings`, `limits`, `messages`, `letters`, `settings`, `horizon`, `tables`,
   `selection`, `schema`, `partitions`, `catalog`, `tallies`, `columns`, `stream`, `rows`, `windows`, `planning`,
