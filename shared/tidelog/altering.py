@@ -7,14 +7,19 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from tidelog.errors import TidelogError
-from tidelog.events import PartitionsChanged, SchemaChanged
+from tidelog.events import PartitionsChanged, SchemaChanged, TimelineStarted
 from tidelog.opening import OpenTable
 from tidelog.parts import Parts
 from tidelog.state import State
 from tidelog.tables import TableName
 
-Tell = Callable[[TableName, SchemaChanged], object]
-"""Tells somebody of a change that has to be followed by a backfill."""
+Tell = Callable[[TableName, SchemaChanged | TimelineStarted], object]
+"""Tells somebody of what has to be followed by a backfill."""
+
+
+def reread(table: TableName) -> str:
+    """Return the command that has all rows of a table read again."""
+    return f"tidelog backfill {shlex.quote(str(table))} --all"
 
 
 class Altering:
@@ -54,7 +59,7 @@ class Altering:
         found = document.compare(older, filled=opened.table.filled, anew=begins)
         outdated = "" if begins else found.outdated
         again = bool(outdated) and opened.table.size <= self._limits.of(opened.settings).chunk_bytes
-        remedy = f"tidelog backfill {shlex.quote(str(table))} --all" if outdated and not again else ""
+        remedy = reread(table) if outdated and not again else ""
         changed = SchemaChanged(document.fingerprint, found.words, outdated, again, remedy)
         if remedy:
             with suppress(TidelogError):  # The event says it too.

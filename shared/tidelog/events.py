@@ -85,6 +85,10 @@ class TimelineStarted(msgspec.Struct, frozen=True, tag="timeline_started"):
     database: Database
     resume: State | None
     """An earlier state whose window is still good; None where the table is read whole."""
+    outdated: str = ""
+    """What makes lines written before say something else than the table, whose rows are older than they."""
+    remedy: str = ""
+    """Where it is too large to be read whole for that: the command that has it read again."""
 
 
 class Remade(msgspec.Struct, frozen=True, tag="remade"):

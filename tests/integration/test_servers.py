@@ -160,7 +160,7 @@ def test_a_standby_is_read_when_it_is_not_behind_and_rewinds_when_it_is_promoted
         primary.stop("immediate")
         other.run("SELECT pg_promote()", "INSERT INTO t VALUES (4)")
         # Back to the one event that is older than an hour.
-        assert tide.ingest(source=source).rows == 3
+        assert tide.ingest(source=source, limits=replace(LIMITS, chunk_bytes=4096)).rows == 3
         assert tide.kinds()[3:] == ["timeline_started", "ingested"]
         assert "WAL timeline 2 after WAL timeline 1" in tide.events()[3].what.reason  # type: ignore[union-attr] # it is a TimelineStarted
         assert tide.values("id") == [1, 2, 2, 3, 3, 4]
