@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.faults import COMMIT, PART, PROJECT, PUBLISH, KilledError, Process
 from tests.servers import LAZY, crash, database_of, standby_of
 from tests.tide import LIMITS, SECONDS, Database, Lake, Tide, wait_for
 from tidelog.errors import DatabaseUnreachable, NotIngestible, ReplicaBehind
+from tidelog.hidden import Hidden
 from tidelog.readings import undelta
 from tidelog.source import Source
 from tidelog.tables import TableName
@@ -259,3 +261,7 @@ def test_windows_hold_where_transaction_ids_turn_round(turning: Database, lake: 
                     }
                     found = session.run(f"SELECT id FROM t r WHERE {window.condition(opened.snapshot, 'r')}")
                     assert {number for (number,) in found} == expected, window
+        for first, second, end in combinations([cut for cut in cuts if cut], 3):  # what a bound has hidden
+            hidden = Hidden((), (), (), ("2024-01-01",), (first, second - first, end - second), (1, 0))
+            found = session.run(f"SELECT id FROM t r WHERE {hidden.condition('r', opened.snapshot.next, {})}")
+            assert {number for (number,) in found} == {number for number, xid in xids.items() if first <= xid < second}
