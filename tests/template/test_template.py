@@ -230,6 +230,15 @@ ALARMS = {
 tell of, which stays as it was."""
 
 
+THRESHOLDS = {
+    "NoTickAlarm": (1, "LessThanThreshold"),
+    "StaleTablesAlarm": ({"Ref": "StaleSeconds"}, "GreaterThanOrEqualToThreshold"),
+    "OldestMessageAlarm": ({"Ref": "StaleSeconds"}, "GreaterThanOrEqualToThreshold"),
+    "HorizonAlarm": ({"Ref": "HorizonSeconds"}, "GreaterThanOrEqualToThreshold"),
+}
+"""Where it is not one of something, or more."""
+
+
 def test_whatever_fails_or_falls_silent_has_an_alarm_with_words(of_type: Find, parameters: dict[str, str]) -> None:
     """Each tells of ALARM and of OK, says in its description which stack and what to look at, and watches one thing."""
     alarms = of_type("CloudWatch::Alarm")
@@ -242,6 +251,12 @@ def test_whatever_fails_or_falls_silent_has_an_alarm_with_words(of_type: Find, p
         assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "Administrators"}]
         assert "${AWS::StackName}" in alarm["AlarmDescription"]["Fn::Sub"], name
         assert len(alarm["AlarmDescription"]["Fn::Sub"]) < 900  # CloudWatch takes 1024 characters
+        threshold, operator = THRESHOLDS.get(name, (1, "GreaterThanOrEqualToThreshold"))
+        assert (alarm["Threshold"], alarm["ComparisonOperator"]) == (threshold, operator), name
+        assert alarm["EvaluationPeriods"] == (2 if name == "DeadLettersAlarm" else 1), name
+        assert alarm["Period"] == {"Ref": "StaleSeconds"} if name == "NoTickAlarm" else alarm["Period"] in (60, 300), (
+            name
+        )
         (dimension,) = alarm["Dimensions"]
         assert (
             dimension["Name"]
