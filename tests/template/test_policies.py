@@ -24,6 +24,14 @@ INTERFACES = {
     "ec2:UnassignPrivateIpAddresses",
 }
 OF_THIS_STACK = "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:function:${AWS::StackName}-*"
+OF_THIS_ACCOUNT = {
+    "Sid": "OnlyThisAccount",
+    "Effect": "Allow",
+    "Principal": "*",
+    "Action": "*",
+    "Resource": "*",
+    "Condition": {"StringEquals": {"aws:PrincipalAccount": {"Ref": "AWS::AccountId"}}},
+}
 ALL_CALLS = {"S3::Bucket": "s3:*", "SQS::Queue": "sqs:*", "SNS::Topic": "sns:Publish"}
 """By TLS alone. Of a topic it is the one call that a policy may refuse to others and that carries anything."""
 
@@ -225,12 +233,15 @@ def test_a_vpc_without_ways_out_gets_one_to_each_service_that_is_called(
     assert reached == (gateway | dict.fromkeys(called - {"s3"}, "Interface") if truths["MakesEndpoints"] else {})
     for endpoint in endpoints:
         assert endpoint["VpcId"] == {"Ref": "EndpointsVpcId"}
-        [allowed] = endpoint["PolicyDocument"]["Statement"]
-        assert allowed["Condition"] == {"StringEquals": {"aws:PrincipalAccount": {"Ref": "AWS::AccountId"}}}
+        assert endpoint["PolicyDocument"]["Statement"] == [OF_THIS_ACCOUNT]
         if endpoint["VpcEndpointType"] == "Interface":
+            assert endpoint["SubnetIds"] == {"Ref": "SubnetIds"}
             assert endpoint["SecurityGroupIds"] == [{"Ref": "EndpointsSecurityGroup"}]
             assert endpoint["PrivateDnsEnabled"] is True
+        else:
+            assert endpoint["RouteTableIds"] == {"Ref": "RouteTableIds"}
     if truths["MakesEndpoints"]:
+        assert resources["EndpointsSecurityGroup"]["VpcId"] == {"Ref": "EndpointsVpcId"}
         [way_in] = resources["EndpointsSecurityGroup"]["SecurityGroupIngress"]
         assert (way_in["IpProtocol"], way_in["FromPort"], way_in["ToPort"]) == ("tcp", 443, 443)
         assert way_in["SourceSecurityGroupId"] == {"Fn::Select": [0, {"Ref": "SecurityGroupIds"}]}
