@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aws_lambda_powertools.shared import constants as powertools
 
-from tests.template.conftest import ROOT, VARIANTS, Find, statements, truths_of
+from tests.template.conftest import PUBLIC, ROOT, USER, VARIANTS, Find, refusals_of, statements, truths_of
 from tidelog.errors import InvalidSetting
 from tidelog.settings import read_scheduler_settings, read_worker_settings
 
@@ -30,6 +30,26 @@ def test_each_condition_is_met_by_some_variant_and_not_by_another() -> None:
     met = [truths_of(parameters) for parameters in VARIANTS.values()]
     for condition in met[0]:
         assert {truths[condition] for truths in met} == {True, False}, condition
+
+
+@pytest.mark.parametrize("parameters", VARIANTS.values(), ids=VARIANTS)
+def test_parameters_that_go_together_are_taken(parameters: dict[str, str]) -> None:
+    """Each variant of these tests."""
+    assert refusals_of(parameters) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "refusal"),
+    [
+        ({"SubnetIds": "subnet-1"}, "SubnetIds need SecurityGroupIds"),
+        ({"EndpointsVpcId": "vpc-1a"}, "EndpointsVpcId needs SubnetIds"),
+        ({"DatabaseIamUser": USER, "DatabaseTls": "require"}, "DatabaseIamUser needs DatabaseTls=verify-full"),
+    ],
+)
+def test_parameters_that_need_others_are_refused_without_them(parameters: dict[str, str], refusal: str) -> None:
+    """Before anything is made of them, in words."""
+    [said] = refusals_of({**PUBLIC, **parameters})
+    assert said.startswith(refusal)
 
 
 @pytest.mark.parametrize("command", [("sam", "validate", "--lint", "--template"), ("cfn-lint",)], ids=lambda c: c[0])
