@@ -151,9 +151,9 @@ class Chunking:
             if task.chunk.leaf:
                 self._check_leaf(opened, task)
             with self._segments.prepare(self._key(task)) as upload:
-                last = _copy(opened, task, upload)
+                last, rows = _copy(opened, task, upload)
                 document = opened.table.document()
-                segment = upload.finish(document.fingerprint) if upload.rows else None
+                segment = upload.finish(document.fingerprint, rows) if rows else None
         if segment:
             uncommitted.callback(self._segments.abort, segment)
             self._segments.describe(task.table, document)
@@ -295,19 +295,19 @@ def _numbers_of(planned: Planned, plan: OpenPlan, leaf: int) -> Numbers:
     return joined([planned.numbers_of(leaf), *pieces])
 
 
-def _copy(opened: OpenTable, task: _Task, upload: Upload) -> Chunk:
-    """Read the pieces of a chunk while there is time for two of the slowest; return the last one read."""
-    slowest, last = 0.0, None
+def _copy(opened: OpenTable, task: _Task, upload: Upload) -> tuple[Chunk, int]:
+    """Read the pieces of a chunk while there is time for two of the slowest; return the last one read, and the rows."""
+    slowest, last, rows = 0.0, None, 0
     for piece in task.chunk.pieces(_PIECES if task.chunk.leaf else 1):
         if last and opened.left < 2 * slowest:
             break
         started = time.monotonic()
         for part in chunk_parts(opened.table, task.plan, piece, task.open.horizon):
-            opened.copy(part.leaf, part.window, upload)
+            rows += opened.copy(part.leaf, part.window, upload)
         slowest = max(slowest, time.monotonic() - started)
         last = piece
     assert last  # noqa: S101 - for the type: a chunk has a piece
-    return last
+    return last, rows
 
 
 def _run(task: _Task, outcome: Outcome, segment: Segment | None = None) -> Run:

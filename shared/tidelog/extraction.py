@@ -173,9 +173,10 @@ def _prepare(parts: Parts, table: TableName, state: State, rows: Iterable[Row], 
         schema = document.fingerprint
     position = Position(state.timeline, state.horizon, increment=True, number=sequential_id)
     with parts.segments.prepare(segment_key(table, datetime.now(UTC).strftime("%Y-%m-%d"), position)) as upload:
-        for row in rows:
+        count = 0
+        for count, row in enumerate(rows, 1):
             upload.write(encode_row(row))
-        return upload.finish(schema)
+        return upload.finish(schema, count)
 
 
 def read_sequential_id(table: str, *, using: Parts | None = None) -> int:

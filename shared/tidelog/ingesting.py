@@ -218,12 +218,11 @@ class Ingestion:
         )
         key = segment_key(table, self._now().strftime("%Y-%m-%d"), position)
         with self._segments.prepare(key) as upload:
-            for part in plan.parts:
-                opened.copy(part.leaf, part.window, upload)
-            if upload.rows != plan.rows:
-                reason = f"{upload.rows} rows were read where {plan.rows} were counted"
+            rows = sum(opened.copy(part.leaf, part.window, upload) for part in plan.parts)
+            if rows != plan.rows:
+                reason = f"{rows} rows were read where {plan.rows} were counted"
                 raise DatabaseBusy("read", table, reason, "It was rewritten meanwhile; it is tried again")
-            return upload.finish(schema)
+            return upload.finish(schema, rows)
 
     def _commit(self, table: TableName, base: _Base, plan: Plan, segment: Segment) -> Event | None:
         """Append the event of a prepared segment, at a later offset if one that leaves its window alone came first.

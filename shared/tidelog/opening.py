@@ -108,13 +108,13 @@ class OpenTable:
         self._follow_deadline()
         return msgspec.json.decode(one(self._connection, catalog.there_query(oids)), type=frozenset[int])
 
-    def copy(self, leaf: Leaf, window: Window, sink: Sink) -> None:
-        """Write the JSON lines of a window of a leaf to a sink."""
+    def copy(self, leaf: Leaf, window: Window, sink: Sink) -> int:
+        """Write the JSON lines of a window of a leaf to a sink; return how many there are."""
         statement = (
             f"COPY (SELECT {json_fields(self.table, _ROW)} FROM ONLY {leaf.table_name.sql} {_ROW} "
             f"WHERE {window.condition(self.snapshot, _ROW)}) TO STDOUT WITH {COPY_FORMAT}"
         )
-        self._copy_out(statement, Rows(sink, json_frame(self.table)))
+        return self._copy_out(statement, Rows(sink, json_frame(self.table)))
 
     def lines(self, leaf: Leaf, window: Window) -> Generator[bytes]:
         """Yield the JSON lines of a window of a leaf, a block at a time, in bounded memory."""
@@ -131,9 +131,10 @@ class OpenTable:
         for name, value in settings.items():
             self._connection.run(f"SET LOCAL {identifier(name)} = {literal(value)}")
 
-    def _copy_out(self, statement: str, rows: Rows) -> None:
+    def _copy_out(self, statement: str, rows: Rows) -> int:
         self._follow_deadline()
         self._connection.execute_unnamed(statement, stream=rows)
+        return rows.count
 
     def _follow_deadline(self) -> None:
         """Let the next statement take no longer than what is left, give or take a moment."""

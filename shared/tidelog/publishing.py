@@ -144,11 +144,11 @@ class Publisher:
             self._source.open(table, seconds=seconds, after=committed.state) as opened,
             self._segments.prepare(lost.key) as upload,
         ):
-            for part in self._parts(opened, table, committed, lost):
-                opened.copy(part.leaf, part.window, upload)
+            parts = self._parts(opened, table, committed, lost)
+            rows = sum(opened.copy(part.leaf, part.window, upload) for part in parts)
             document = opened.table.document()
             self._segments.describe(table, document)
-            remade = upload.finish(document.fingerprint)
+            remade = upload.finish(document.fingerprint, rows)
         try:
             # A row may have been left out for a newer version, which a crash of the server must not take back.
             self._source.wait_until_durable(opened.snapshot)

@@ -52,22 +52,21 @@ class Upload:
         self._parts = 0
         self._bytes = 0
         self._digest = hashlib.sha256()
-        self.rows = 0
         self.text_bytes = 0
 
     def write(self, data: bytes) -> None:
         """Take some whole lines, each with its newline at the end."""
-        self.rows += data.count(b"\n")
         self.text_bytes += len(data)
         self._pending += self._compressor.compress(data)
         if len(self._pending) >= _PART_BYTES:
             self._send()
 
-    def finish(self, schema: str) -> Segment:
+    def finish(self, schema: str, rows: int) -> Segment:
         """Send what is left and return the segment, prepared but not yet visible to anybody.
 
         Args:
             schema: fingerprint of the schema document that describes the lines.
+            rows: how many lines there are.
         """
         self._pending += self._compressor.flush()
         self._send()
@@ -78,7 +77,7 @@ class Upload:
             key=self._key,
             upload=upload or "",
             etags=tuple(self._etags),
-            rows=self.rows,
+            rows=rows,
             bytes=self._bytes,
             text_bytes=self.text_bytes,
             schema=schema,

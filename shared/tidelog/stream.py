@@ -40,10 +40,12 @@ class Rows:
         self._begin, self._end = (_doubled(text) for text in frame or (b"", b""))
         self._end += b"\n"
         self._between = _doubled(self._end + self._begin)  # as a template of the regular expression
+        self.count = 0
+        """How many were taken."""
 
     def write(self, row: bytes) -> None:
         """Take a row as COPY prints it."""
-        self._take(row[:-1])
+        self._take(row[:-1], 1)
 
     def write_messages(self, messages: memoryview) -> bool:
         """Take messages of the protocol, each a row: `d`, four bytes for the length, COPY's text with its newline.
@@ -51,19 +53,20 @@ class Rows:
         Returns:
             Whether they are that, all of them. If not, nothing was taken.
         """
-        rows = _HEADER.sub(self._between, messages[_HEADER_BYTES:-1])
+        rows, ends = _HEADER.subn(self._between, messages[_HEADER_BYTES:-1])
         if b"\0" in rows:
             return False  # The server talks in between, and ends what it says with a NUL.
-        self._take(rows)
+        self._take(rows, ends + 1)
         return True
 
-    def _take(self, rows: bytes) -> None:
+    def _take(self, rows: bytes, count: int) -> None:
         lines = b"".join((self._begin, rows, self._end))
         if self._json:
             lines = lines.translate(None, COPY_MARK)
             if b"\\" in lines:
                 lines = lines.replace(b"\\\\", b"\0").replace(b"\\t", b"\t").replace(b"\0", b"\\")
         self._sink.write(lines)
+        self.count += count
 
 
 def _doubled(text: bytes) -> bytes:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 _BUFFER = 2**17
 _ENOUGH = 2**16
 _MOST = 2**20
-_PATIENCE_SECONDS = 0.05
+_PATIENCE_SECONDS = 0.005
+_AT_ONCE_SECONDS = 0.001
 _HEADER = 5
 _ROW = ord("d")
 _NEXT_ROW = b"\nd\0"
@@ -85,9 +87,10 @@ class Wire:
         """Wait until there are many rows, or no more for now; return where the last whole one ends."""
         end, more = self._rows_end()
         while more and end - self._begin < _ENOUGH and self._end - self._begin < _BUFFER:
-            if not self._fill(seconds=_PATIENCE_SECONDS if end > self._begin else None):
-                break
-            end, more = self._rows_end()
+            none = end == self._begin
+            came = self._fill(_PATIENCE_SECONDS) or (none and self._fill())
+            end, more = self._rows_end()  # What was there may lie elsewhere now.
+            more = more and came
         return end
 
     def _rows_end(self) -> tuple[int, bool]:
@@ -121,25 +124,31 @@ class Wire:
         return bytes(self._buffer[begin : self._begin])
 
     def _fill(self, seconds: float | None = None) -> bool:
-        """Read what there is; return whether there was something, within some seconds or before the end."""
+        """Read what there is; return whether there was something.
+
+        Args:
+            seconds: how long it may take until there is much. The server is not to wake this process for each few rows.
+        """
         if self._begin == self._end:
             self._begin = self._end = self._odd = 0
         elif self._begin and self._end > _ENOUGH:
             held = self._end - self._begin
             self._buffer[:held] = self._buffer[self._begin : self._end]
             self._begin, self._end, self._odd = 0, held, max(0, self._odd - self._begin)
-        read = self._read_into(self._buffer[self._end :], seconds)
+        space = self._buffer[self._end :]
+        read = self._sock.recv_into(space) if seconds is None else self._read_much(space, seconds)
         self._end += read
         return read > 0
 
-    def _read_into(self, buffer: memoryview, seconds: float | None) -> int:
-        if seconds is None:
-            return self._sock.recv_into(buffer)
+    def _read_much(self, space: memoryview, seconds: float) -> int:
         usual = self._sock.gettimeout()
-        self._sock.settimeout(seconds)
         try:
-            return self._sock.recv_into(buffer)
-        except TimeoutError:
-            return 0
+            for least, patience in ((_ENOUGH, seconds), (1, _AT_ONCE_SECONDS)):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
+                self._sock.settimeout(patience)
+                with suppress(TimeoutError):
+                    return self._sock.recv_into(space)
         finally:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
             self._sock.settimeout(usual)
+        return 0
