@@ -20,7 +20,7 @@ from tidelog.tables import TableName
 from tidelog_cli import prices
 from tidelog_cli.following import Wanted, follow, show_ended
 from tidelog_cli.naming import table_name
-from tidelog_cli.output import aligned, confirm, console, counted, duration, live_count, size
+from tidelog_cli.output import confirm, console, counted, duration, fitted, live_count, size
 from tidelog_cli.progress import Progress, plans_under_way
 from tidelog_cli.stack import Stack, StackName
 
@@ -111,7 +111,8 @@ def list_plans(
         console().print("No large read is under way.")
     else:
         headings = ("plan", "reads", "chunks", "bytes", "rows", "left")
-        console().print(aligned(headings, [_row(each, now) for each in found], left=2, prose="reads"))
+        screen, rows, left = console(), [_row(each, now) for each in found], headings[:2]
+        screen.print(fitted(headings, rows, left=left, spare=("rows", "bytes"), screen=screen, prose="reads"))
 
 
 @app.command()
@@ -228,7 +229,8 @@ def show(screen: Console, rows: Iterable[Mapping[str, Any]]) -> None:
         )
         for each in rows
     ]
-    screen.print(aligned(("table", "rows, about", "bytes read", "chunks", "takes about", "costs about"), lines))
+    headings = ("table", "rows, about", "bytes read", "chunks", "takes about", "costs about")
+    screen.print(fitted(headings, lines, left=("table",), spare=("chunks", "bytes read"), screen=screen))
     for each in rows:
         screen.print(f"{each['table']}: {each['reason']}")
 

@@ -16,7 +16,7 @@ from tidelog.deadletters import DeadLetters, Letter
 from tidelog.errors import InvalidMessage
 from tidelog.messages import Ingest, decode
 from tidelog.tables import TableName
-from tidelog_cli.output import aligned, console, counted, live_count
+from tidelog_cli.output import console, counted, fitted, live_count
 from tidelog_cli.stack import Stack, StackName
 
 app = typer.Typer(
@@ -53,7 +53,8 @@ def print_letters(screen: Console, stack: Stack, table: str | None = None) -> No
     else:
         now = datetime.now(UTC)
         headings = ("id", "table", "error", "what to do", "tries", "age")
-        screen.print(aligned(headings, [_row(letter, now) for letter in letters], left=4, prose="what to do"))
+        rows, left = [_row(letter, now) for letter in letters], headings[:4]
+        screen.print(fitted(headings, rows, left=left, spare=("tries",), screen=screen, prose="what to do"))
         screen.print(f"tidelog dead-letters show ID --stack {stack.name}  says why, and the whole of it.")
     if table is None and (unseen := dead_letters.count() - len(letters)) > 0:
         screen.print(

@@ -11,7 +11,7 @@ import typer
 
 from tidelog.messages import VERSION
 from tidelog_cli.naming import table_name
-from tidelog_cli.output import aligned, console, counted, size
+from tidelog_cli.output import console, counted, fitted, size
 from tidelog_cli.stack import Stack, StackName
 from tidelog_cli.trying import Tried, Trying
 
@@ -70,7 +70,8 @@ def _show(tried: list[Tried]) -> None:
         rows: list[tuple[Any, ...]] = [
             (each.table, f"{each.rows:,}", size(each.bytes), f"{each.sequential_id:,}", each.note) for each in new
         ]
-        console().print(aligned(("table", "rows", "bytes", "sequential id", ""), rows))
+        screen, headings = console(), ("table", "rows", "bytes", "sequential id", "")
+        screen.print(fitted(headings, rows, left=("table",), screen=screen))
     if unchanged := [each.table for each in tried if not each.events and not each.failed]:
         console().print(f"unchanged: {', '.join(unchanged)}")
     for each in tried:
