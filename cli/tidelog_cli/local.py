@@ -203,7 +203,8 @@ def _line(result: TableResult) -> str:
         then = f"again in {result.again} s" if result.then == "retried" else "it lies in the dead letters"
         return f"{result.table}  failed, {then}: {result.reason}"
     if result.outcome == "planned":
-        return f"{result.table}  planned in {counted(result.chunks, 'chunk')}"
+        chunks = f"planned in {counted(result.chunks, 'chunk')}"
+        return f"{result.table}  {chunks if result.chunks else 'nothing to read in chunks'}"
     number = f"increment {result.sequential_id}" if result.outcome == "ingested" else "snapshot"
     if result.chunk:
         number = f"chunk {result.chunk} of {result.chunks}"

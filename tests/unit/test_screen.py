@@ -15,6 +15,9 @@ from rich.console import Console
 from tests.stack.command import TIDELOG, environment
 from tests.unit.test_events import WHATS
 from tidelog.events import What
+from tidelog.plans import Planned, PlannedLeaf
+from tidelog.readings import Reading
+from tidelog.windows import Database
 from tidelog_cli.output import console, fitted
 from tidelog_cli.plot import bars
 from tidelog_cli.wording import in_words
@@ -90,6 +93,25 @@ def test_every_event_has_words(what: What) -> None:
     """Of any kind there is; none is shown as Python has it."""
     assert in_words(what).strip()
     assert "Segment(" not in in_words(what)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "reason", "said"),
+    [
+        (
+            (PlannedLeaf(1, "public.t", 1, 8, 2, 65536),),
+            "a sweep: what is hidden",
+            "a sweep was planned in 2 chunks: what is hidden",
+        ),
+        ((), "a sweep: what is hidden", "a sweep had nothing to read"),
+        ((), "a sweep: what is hidden. Some is far", "a sweep had nothing to read. Some is far"),
+    ],
+)
+def test_a_sweep_says_once_what_it_is_and_whether_there_is_anything(leaves: Any, reason: str, said: str) -> None:
+    """One that a person asks for is an event in any case."""
+    database = Database("1", 1, "d", 1)
+    reading = Reading((), (), None, True, "", database, 1, 3, (), "", None, None)
+    assert in_words(Planned(kind="sweep", reason=reason, reading=reading, schema="", leaves=leaves)) == said
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=50))
