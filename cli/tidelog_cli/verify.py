@@ -135,7 +135,8 @@ def _wanted(store: Store, parameters: Parameters | None, tables: list[str] | Non
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="TABLE") from error
         if wanted[-1] not in known:
-            raise typer.BadParameter(f"there is no ledger of {wanted[-1]} in {store}", param_hint="TABLE")
+            reason = f"there is no ledger of {wanted[-1]} in {store}: tidelog status shows which tables there are"
+            raise typer.BadParameter(reason, param_hint="TABLE")
     return wanted
 
 
