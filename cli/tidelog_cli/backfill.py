@@ -20,7 +20,7 @@ from tidelog.tables import TableName
 from tidelog_cli import prices
 from tidelog_cli.following import Wanted, follow, show_ended
 from tidelog_cli.naming import table_name
-from tidelog_cli.output import confirm, console, counted, duration, fitted, live_count, size
+from tidelog_cli.output import confirm, console, counted, duration, fitted, live_count, live_spinner, size
 from tidelog_cli.progress import Progress, plans_under_way
 from tidelog_cli.stack import Stack, StackName
 
@@ -195,7 +195,8 @@ def _request(
 
 def ask(stack: Stack, request: Mapping[str, Any], *, dry_run: bool = False) -> list[dict[str, Any]]:
     """Have backfills sent, or only checked; return what each takes."""
-    answer = stack.ask({**request, "dry_run": dry_run})["backfills"]
+    with live_spinner("asking the scheduler what it takes"):
+        answer = stack.ask({**request, "dry_run": dry_run})["backfills"]
     return [{**each, **_cost(stack, each)} for each in answer]
 
 

@@ -184,6 +184,16 @@ def live_count(title: str) -> Iterator[Callable[[int], object]]:
 
 
 @contextmanager
+def live_spinner(title: str) -> Iterator[None]:
+    """Show that an answer is waited for, on a terminal; elsewhere nothing."""
+    screen = console(err=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        progress.add_task(title, total=None)
+        yield
+
+
+@contextmanager
 def live_bar(title: str) -> Iterator[Callable[[int, int, str], object]]:
     """Show a bar on a terminal, with what is done, what there is in all, and a text beside; elsewhere nothing."""
     screen = console(err=True)

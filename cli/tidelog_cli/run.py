@@ -11,7 +11,7 @@ import typer
 
 from tidelog.messages import VERSION
 from tidelog_cli.naming import table_name
-from tidelog_cli.output import console, counted, fitted, size
+from tidelog_cli.output import console, counted, fitted, live_spinner, size
 from tidelog_cli.stack import Stack, StackName
 from tidelog_cli.trying import Tried, Trying
 
@@ -35,7 +35,8 @@ def run(
     found = Stack.find(stack)
     names = [str(table_name(table)) for table in tables or ()]
     trying = Trying(found) if wait else None
-    sent, refused, request = _some(found, names) if names else _tick(found, wanted=wait)
+    with live_spinner("asking the scheduler"):
+        sent, refused, request = _some(found, names) if names else _tick(found, wanted=wait)
     tried = trying.follow(sent, request) if trying else []
     if as_json:
         told = {"tables": sent, "refused": refused}

@@ -13,7 +13,7 @@ from tidelog.selection import Selection
 from tidelog.state import Lack
 from tidelog.tables import TableName
 from tidelog_cli.address import AnyDatabase, ChunkMegabytes, ConfigFile, Exclude, Tables, TimeBoundMegabytes
-from tidelog_cli.output import console, duration, fitted, moment
+from tidelog_cli.output import console, duration, fitted, live_spinner, moment
 from tidelog_cli.place import AnyStack
 from tidelog_cli.stack import Stack
 
@@ -94,7 +94,8 @@ def _of_stack(stack: str, *, as_json: bool) -> None:
 def _horizon(stack: Stack) -> tuple[dict[str, Any] | None, str]:
     """Return who holds the horizon, and why that is not known; what is known of the tables is shown all the same."""
     try:
-        return stack.horizon(), ""
+        with live_spinner("asking who holds the horizon"):
+            return stack.horizon(), ""
     except TidelogError as error:
         return None, str(error)
 
