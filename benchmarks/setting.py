@@ -120,6 +120,7 @@ class Setting:
             **self.cloud.environment,
             "AWS_ENDPOINT_URL_S3": self.store.endpoint,
             "PYTHONPATH": str(_LAYER),
+            "PYTHONDONTWRITEBYTECODE": "",  # The layer comes compiled, as do the peers.
             **{f"TIDELOG_{name}": value for name, value in given.items()},
             "POWERTOOLS_SERVICE_NAME": "tidelog",
             "POWERTOOLS_METRICS_NAMESPACE": "tidelog",

@@ -15,8 +15,8 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from tidelog.errors import TidelogError
-from tidelog.pipeline import Scheduler, build_scheduler
 from tidelog.requesting import read_ingests, read_sweep
+from tidelog.scheduler import Scheduler, build_scheduler
 from tidelog.scheduling import Tick, schedule, schedule_sweep, schedule_tables
 from tidelog.settings import SchedulerSettings, read_scheduler_settings
 from tidelog.tables import TableName

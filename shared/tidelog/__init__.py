@@ -7,7 +7,8 @@ The modules from the outside in:
   off, tried again or buried), `ingesting` (a run of a table), `glancing` (nothing is new), `altering` (what was altered
   since the last one), `backfilling` (a backfill is planned), `sweeping` (a sweep is planned), `chunking` (a chunk of a
   plan is read), `rebuilding` (Parameter Store is made again from the ledger), `extraction` (the steps of a run as plain
-  functions), over the `parts` that `pipeline` builds; the package `verification` (is a lake right?)
+  functions), over the `parts` that `pipeline` builds on AWS's `clients`, and `scheduler` for ticks; the package
+  `verification` (is a lake right?)
 - the world: `source` (PostgreSQL, through `connection`, `opening` and `refusals`), `segment`, `publishing`, `history`,
   `ledger`, `stores`, `objects` and `memory` (S3), `parameters`, `marks`, `ticks` and `configurations` (Parameter
   Store), `queues`, `dispatch` and `deadletters` (SQS), `notices` (SNS), `credentials` (Secrets Manager); `failures`

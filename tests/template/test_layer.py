@@ -107,6 +107,7 @@ def built_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "ARTIFACTS_DIR": str(directory),
         "PYTHON": PIP,
         "LAYER_PYTHON": version,
+        "LAYER_COMPILER": sys.executable,
         "LAYER_PLATFORM": " --platform ".join(platform_tags()),
     }
     done = subprocess.run(
@@ -189,20 +190,32 @@ def test_the_build_holds_the_library_and_its_wheels(built: Path) -> None:
     wheels = [path.name.removesuffix(".dist-info").split("-") for path in built.glob("python/*.dist-info")]
 
     copied = built / "python" / "tidelog"
-    assert {path.relative_to(copied) for path in copied.rglob("*") if path.is_file()} == sources
+    files = {path.relative_to(copied) for path in copied.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert files == sources
     assert {canonicalize_name(name): version for name, version in wheels} == pins(REQUIREMENTS)
 
 
 def test_the_build_is_for_lambdas_interpreter_and_nothing_is_in_it_by_mistake(built: Path) -> None:
-    """Compiled code is for CPython 3.13 on arm64; no caches, no tests; below 20 MB."""
+    """Compiled code is for CPython 3.13 on arm64; no tests; below 20 MB."""
     paths = [path.relative_to(built / "python") for path in built.rglob("*")]
     compiled = [path.name for path in paths if path.suffix in (".so", ".pyd", ".dylib")]
 
     assert compiled
     assert all(re.search(r"\.(cpython-313-aarch64-linux-gnu|abi3)\.so$", name) for name in compiled)
-    assert not [path for path in paths if {"__pycache__", "tests", "test", "bin"} & set(path.parts)]
+    assert {path.suffixes[0] for path in paths if path.suffix == ".pyc"} <= {".cpython-313"}  # where that is at hand
+    assert not [path for path in paths if {"tests", "test", "bin"} & set(path.parts)]
     assert {path.parts[0] for path in (path.relative_to(built) for path in built.rglob("*"))} == {"python"}
     assert sum(path.stat().st_size for path in built.rglob("*") if path.is_file()) < 20 * MEGABYTE
+
+
+def test_no_cold_start_compiles_the_layer(built_here: Path) -> None:
+    """Every module lies there compiled by its Python, whatever becomes of the times of the files."""
+    sources = [*built_here.rglob("*.py")]
+
+    for path in sources:
+        compiled = (path.parent / "__pycache__" / f"{path.stem}.{sys.implementation.cache_tag}.pyc").read_bytes()
+        assert compiled.startswith(importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little"))  # PEP 552: unchecked
+    assert sources
 
 
 @pytest.mark.parametrize("function", ["scheduler", "worker"])

@@ -26,7 +26,8 @@ OUTWARD = {
     "ledger", "objects", "parameters", "marks", "queues", "deadletters", "notices", "credentials", "failures",
     "working", "configurations", "watching", "backfilling", "chunking", "sweeping", "dispatch", "parts", "requesting",
     "altering", "history", "stores", "surveying", "rebuilding", "ticks", "verifying", "auditing", "playback",
-    "spooling", "matching", "comparing", "workbench", "read", "stored", "idling", "memory", "refusals",
+    "spooling", "matching", "comparing", "workbench", "read", "stored", "idling", "memory", "refusals", "clients",
+    "scheduler",
 }  # fmt: skip
 
 
