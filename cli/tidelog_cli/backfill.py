@@ -121,6 +121,7 @@ def cancel(
     stack: StackName,
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Drop the chunks of a plan that are not read yet. What was read stays."""
     found = Stack.find(stack)
@@ -139,16 +140,28 @@ def cancel(
         return ChunksDropped(open_plan.number, ((1, open_plan.chunks),), "it was cancelled", unread=True)
 
     _, event = found.ledger.append_if(progress.table, progress.state, drop, finished=0)
-    console().print(f"cancelled {plan}: {counted(left, 'chunk')} dropped" if event else f"{plan} is over")
+    if as_json:
+        dropped = left if event else 0
+        typer.echo(json.dumps({"plan": progress.name, "cancelled": event is not None, "dropped": dropped}, indent=1))
+    else:
+        console().print(f"cancelled {plan}: {counted(left, 'chunk')} dropped" if event else f"{plan} is over")
 
 
 @app.command()
-def resume(stack: StackName, plan: Annotated[str | None, typer.Argument(metavar="[PLAN]")] = None) -> None:
+def resume(
+    stack: StackName, plan: Annotated[str | None, typer.Argument(metavar="[PLAN]")] = None, *, as_json: AsJson = False
+) -> None:
     """Send the messages of unread chunks again, should they be lost: a queue was purged, dead letters were dropped."""
     found = Stack.find(stack)
+    sent = {}
     for progress in [_named(found, plan)] if plan else _under_way(found, None):
-        sent = send_again(found, progress)
-        console().print(f"{progress.name}: sent {counted(sent, 'chunk')}")
+        sent[progress.name] = send_again(found, progress)
+        if not as_json:
+            console().print(f"{progress.name}: sent {counted(sent[progress.name], 'chunk')}")
+    if as_json:
+        typer.echo(json.dumps([{"plan": name, "sent": chunks} for name, chunks in sent.items()], indent=1))
+    elif not sent:
+        console().print("No large read is under way.")
 
 
 def send_again(stack: Stack, progress: Progress) -> int:
