@@ -42,8 +42,7 @@ def in_words(what: What) -> str:
         case PartitionsChanged():
             return f"partitions: {what.difference}"
         case TimelineStarted():
-            goes_on = "it is read whole" if what.resume is None else "it goes on from an earlier state"
-            return f"timeline {what.timeline} begins, {goes_on}: {what.reason}"
+            return _begun(what)
         case Remade():
             return f"the segment of event {what.of} was lost before it was published, and made again"
         case Planned() | Enqueued() | ChunkRead() | ChunkSplit() | ChunksDropped():
@@ -58,9 +57,19 @@ def _altered(what: SchemaChanged) -> str:
         words.append(f"lines written before are outdated: {what.outdated}")
     if what.again:
         words.append("all rows are read again")
-    if what.remedy:
-        words.append(f"to have them read again: {what.remedy}")
-    return "; ".join(words)
+    return "; ".join([*words, *_remedy(what)])
+
+
+def _begun(what: TimelineStarted) -> str:
+    goes_on = "it is read whole" if what.resume is None else "it goes on from an earlier state"
+    words = [f"timeline {what.timeline} begins, {goes_on}: {what.reason}"]
+    if what.outdated:
+        words.append(what.outdated)
+    return "; ".join([*words, *_remedy(what)])
+
+
+def _remedy(what: SchemaChanged | TimelineStarted) -> list[str]:
+    return [f"to have them read again: {what.remedy}"] if what.remedy else []
 
 
 def _of_plan(what: PlanEvent) -> str:

@@ -12,7 +12,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from tidelog.events import SchemaChanged
+from tidelog.events import SchemaChanged, TimelineStarted
 from tidelog.letters import Received
 from tidelog.pipeline import build_worker
 from tidelog.runs import Run
@@ -93,12 +93,12 @@ def report(run: Run, seconds: float) -> None:
     )
 
 
-def warn(table: TableName, changed: SchemaChanged) -> None:
+def warn(table: TableName, changed: SchemaChanged | TimelineStarted) -> None:
     """Log that lines of a table are outdated, and what to do."""
     logger.warning(
         "lines written before are outdated",
         table=str(table),
-        difference=changed.difference,
+        difference=changed.difference if isinstance(changed, SchemaChanged) else changed.reason,
         outdated=changed.outdated,
         remedy=changed.remedy,
     )

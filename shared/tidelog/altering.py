@@ -7,14 +7,21 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from tidelog.errors import TidelogError
-from tidelog.events import PartitionsChanged, SchemaChanged
+from tidelog.events import PartitionsChanged, SchemaChanged, TimelineStarted
 from tidelog.opening import OpenTable
 from tidelog.parts import Parts
+from tidelog.schema import listed
 from tidelog.state import State
-from tidelog.tables import TableName
+from tidelog.tables import Leaf, TableName
+from tidelog.windows import Snapshot
 
-Tell = Callable[[TableName, SchemaChanged], object]
-"""Tells somebody of a change that has to be followed by a backfill."""
+Tell = Callable[[TableName, SchemaChanged | TimelineStarted], object]
+"""Tells somebody of what has to be followed by a backfill."""
+
+
+def reread(table: TableName) -> str:
+    """Return the command that has all rows of a table read again."""
+    return f"tidelog backfill {shlex.quote(str(table))} --all"
 
 
 class Altering:
@@ -54,7 +61,7 @@ class Altering:
         found = document.compare(older, filled=opened.table.filled, anew=begins)
         outdated = "" if begins else found.outdated
         again = bool(outdated) and opened.table.size <= self._limits.of(opened.settings).chunk_bytes
-        remedy = f"tidelog backfill {shlex.quote(str(table))} --all" if outdated and not again else ""
+        remedy = reread(table) if outdated and not again else ""
         changed = SchemaChanged(document.fingerprint, found.words, outdated, again, remedy)
         if remedy:
             with suppress(TidelogError):  # The event says it too.
@@ -70,5 +77,25 @@ class Altering:
             return state  # The first reading says which there are.
         older = self._ledger.partitions(table, state.partitions)
         there = opened.there(oid for oid in older.names if oid not in now.names)
-        changed = PartitionsChanged(now.fingerprint, now.difference(older, there))
+        back = [leaf for leaf in opened.table.leaves if leaf.oid not in older.names]
+        again = [leaf for leaf in back if _may_differ(leaf, state, opened.snapshot)]
+        words = now.difference(older, there)
+        if again:
+            words += f"; read whole, as it may have been altered: {listed([str(leaf.table_name) for leaf in again])}"
+        changed = PartitionsChanged(now.fingerprint, words, tuple(leaf.oid for leaf in again))
         return self._ledger.append(table, state, changed, finished=finished).state
+
+
+def _may_differ(leaf: Leaf, state: State, snapshot: Snapshot) -> bool:
+    """Say whether rows of a partition that comes back may read otherwise than its lines, without having new versions.
+
+    A column may have been added with a value while it was away, or dropped and added under the same name. When it was
+    added is not known: coming back is written down in the catalog's row of each column, but for those that are dropped.
+    """
+    if leaf.oid in state.leaves:
+        horizon = state.horizon
+    elif leaf.oid in state.past:
+        horizon = state.past[leaf.oid].horizon
+    else:
+        return False  # It was never read, or counts as such.
+    return leaf.filled or (leaf.dropped is not None and snapshot.next - leaf.dropped >= horizon)

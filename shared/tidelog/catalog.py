@@ -74,6 +74,9 @@ SELECT json_build_object(
       'pages', coalesce(pg_relation_size(leaf.oid), 0) / current_setting('block_size')::bigint,
       'size', coalesce(pg_relation_size(leaf.oid), 0) + coalesce(pg_relation_size(nullif(leaf.reltoastrelid, 0)), 0),
       'rows', leaf.reltuples::bigint,
+      'filled', EXISTS (SELECT FROM pg_attribute a
+        WHERE a.attrelid = leaf.oid AND a.atthasmissing AND NOT a.attisdropped),
+      'dropped', (SELECT min(age(a.xmin)) FROM pg_attribute a WHERE a.attrelid = leaf.oid AND a.attisdropped),
       'locked', leaf.relkind = 'm' OR EXISTS (SELECT FROM pg_locks l
         WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.relation = leaf.oid AND l.granted
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())),

@@ -19,7 +19,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from tidelog.quoting import identifier, literal
-from tidelog.tables import Table, Type
+from tidelog.tables import Column, Table, Type
 
 _BOOL, _JSON, _JSONB, _MONEY = 16, 114, 3802, 790
 _INTEGERS = frozenset({20, 21, 23})
@@ -57,7 +57,7 @@ def json_fields(table: Table, row: str) -> str:
     fields: list[str] = []
     before = ""
     for column, after in zip(table.columns, [*headings[1:], ""], strict=True):
-        name = f"{row}.{identifier(column.name)}"
+        name = _column(table, column, row)
         if _base(column.type, types).oid == _BOOL:
             true, false, null = (literal(f"{before}{value}{after}") for value in ("true", "false", "null"))
             fields.append(f"CASE WHEN {name} THEN {true} WHEN NOT {name} THEN {false} ELSE {null} END")
@@ -82,7 +82,7 @@ def json_text(table: Table, row: str) -> str:
     """Return as SQL the text of one row's JSON object, the same as `json_fields` make in `json_frame`."""
     types = {kind.oid: kind for kind in table.types}
     parts = [
-        f"{literal(_heading(number, column.name))} || " + _text(f"{row}.{identifier(column.name)}", column.type, types)
+        f"{literal(_heading(number, column.name))} || " + _text(_column(table, column, row), column.type, types)
         for number, column in enumerate(table.columns)
     ]
     return f"({_joined(parts)} || '}}')" if parts else "'{}'"
@@ -94,6 +94,17 @@ def key_text(table: Table, row: str) -> str:
     parts = [_text(f"{row}.{identifier(name)}", columns[name].type, types) for name in table.key]
     between = " || ',' || "
     return f"({between.join(parts)})"
+
+
+def _column(table: Table, column: Column, row: str) -> str:
+    """Return a column as SQL.
+
+    A virtual one is computed as the table says that is asked, which a partition need not do (PostgreSQL documentation,
+    "Generated Columns"). The expression has names of columns alone.
+    """
+    if column.generated == "v" and table.kind == "p":
+        return f"({column.default})"
+    return f"{row}.{identifier(column.name)}"
 
 
 def _heading(number: int, name: str) -> str:

@@ -13,6 +13,7 @@ from scramp import ScramException
 
 from tidelog.credentials import Credentials
 from tidelog.errors import AccessDenied, InvalidSetting
+from tidelog.wire import Wire
 
 _CONNECT_SECONDS = 10
 _ANSWER_SECONDS = 30  # for TLS, and for being let in
@@ -33,9 +34,6 @@ _RDS = Path(__file__).with_name("rds.pem")
 _TLS_REQUEST = bytes.fromhex("0000000804d2162f")
 _PLAIN_TEXT, _MD5 = 3, 5  # of AuthenticationRequest; PostgreSQL documentation, "Message Formats"
 
-_BUFFER = 2**18  # bytes; see `_BulkConnection`
-_NEXT_ROW = b"\nd\0"
-
 
 class _Untrusted(Exception):
     """A server that is not told the password."""
@@ -52,7 +50,7 @@ class _BulkConnection(Connection):  # type: ignore[misc] # the driver is untyped
             _release(getattr(self, "_sock", None))
             raise
         self._usock.settimeout(_SILENCE_SECONDS)
-        self._sock = self._usock.makefile("rwb", buffering=_BUFFER)  # The server is ready: it says nothing unasked.
+        self._sock = Wire(self._usock)  # The server is ready: it says nothing unasked.
 
     def close(self) -> None:
         """Close it, and the socket at once. The driver leaves that to who holds its file last, be it an error."""
@@ -71,18 +69,9 @@ class _BulkConnection(Connection):  # type: ignore[misc] # the driver is untyped
         super().handle_AUTHENTICATION_REQUEST(data, context)
 
     def handle_COPY_DATA(self, data: bytes, context: Any) -> None:  # noqa: N802 - the driver calls it so
-        """Pass on a row that the driver has read, and those that lie whole in its buffer behind it.
-
-        Each message is a row (PostgreSQL documentation, "Message Formats", CopyData), so a newline, `d` and the first
-        byte of a length below 16 MiB are where one ends and the next begins: no row holds a NUL. Such bytes in the
-        middle of a length have a `d` or a NUL before them, and are those of a row longer than the buffer.
-        """
+        """Pass on a row that the driver has read, and those behind it as they come."""
         super().handle_COPY_DATA(data, context)
-        buffer = self._sock.peek()
-        end = buffer.rfind(_NEXT_ROW) + 1
-        rows_follow = end > 1 and buffer.startswith(_NEXT_ROW[1:]) and buffer[end - 2] not in _NEXT_ROW[1:]
-        if rows_follow and context.stream.write_messages(buffer[:end]):
-            self._sock.read(end)
+        self._sock.pass_on(context.stream.write_messages)
 
 
 def connect(credentials: Credentials, tls: str, lock_seconds: float) -> Connection:

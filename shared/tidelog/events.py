@@ -70,11 +70,13 @@ class SchemaChanged(msgspec.Struct, frozen=True, tag="schema_changed", omit_defa
     """Where it is too large for that: the command that has it read again."""
 
 
-class PartitionsChanged(msgspec.Struct, frozen=True, tag="partitions_changed"):
-    """Partitions were attached, detached, dropped or renamed. What was read of them is not touched by that."""
+class PartitionsChanged(msgspec.Struct, frozen=True, tag="partitions_changed", omit_defaults=True):
+    """Partitions were attached, detached, dropped or renamed. What was read of the others is not touched by that."""
 
     partitions: str
     difference: str
+    again: tuple[int, ...] = ()
+    """Those that came back and may have been altered meanwhile: they count as never read."""
 
 
 class TimelineStarted(msgspec.Struct, frozen=True, tag="timeline_started"):
@@ -85,6 +87,10 @@ class TimelineStarted(msgspec.Struct, frozen=True, tag="timeline_started"):
     database: Database
     resume: State | None
     """An earlier state whose window is still good; None where the table is read whole."""
+    outdated: str = ""
+    """What makes lines written before say something else than the table, whose rows are older than they."""
+    remedy: str = ""
+    """Where it is too large to be read whole for that: the command that has it read again."""
 
 
 class Remade(msgspec.Struct, frozen=True, tag="remade"):
@@ -180,7 +186,7 @@ def fold(before: State, what: What) -> State:
         case SchemaChanged():
             after = msgspec.structs.replace(_forgotten(before) if what.again else before, schema=what.schema)
         case PartitionsChanged():
-            after = msgspec.structs.replace(before, partitions=what.partitions)
+            after = _without(msgspec.structs.replace(before, partitions=what.partitions), what.again)
         case TimelineStarted():
             after = _restarted(before, what)
         case Remade():

@@ -10,13 +10,11 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from typing import Literal
 
 from tidelog.altering import Altering, Tell
-from tidelog.continuity import find_break, went_back
 from tidelog.errors import Conflict, DatabaseBusy
-from tidelog.events import Advanced, Event, Ingested, Snapshotted, TimelineStarted, What
+from tidelog.events import Advanced, Event, Ingested, Snapshotted, What
 from tidelog.glancing import LAG
 from tidelog.lake import Position, segment_key
 from tidelog.ledger import OffsetTakenError
@@ -29,6 +27,7 @@ from tidelog.readings import Moment, Segment
 from tidelog.runs import Outcome, Run
 from tidelog.state import State
 from tidelog.tables import TableName
+from tidelog.timelines import Timelines
 
 _ATTEMPTS = 5
 _SPARE_SECONDS = 60
@@ -61,7 +60,7 @@ class Ingestion:
 
     Args:
         parts: what it works with.
-        tell: tells of altered tables that are too large to be read again at once.
+        tell: tells of outdated tables that are too large to be read again at once.
     """
 
     def __init__(self, parts: Parts, tell: Tell = lambda *_: None) -> None:
@@ -74,6 +73,7 @@ class Ingestion:
         self._limits = parts.limits
         self._glances = parts.glances
         self._now = parts.now
+        self._timelines = Timelines(parts, tell)
         self._altering = Altering(parts, tell)
 
     def ingest(
@@ -194,23 +194,8 @@ class Ingestion:
 
     def _settle(self, opened: OpenTable, base: _Base) -> State:
         """Record a break in the transaction ids, and what was altered, before anything is read."""
-        table, state, finished = opened.table.table_name, base.state, base.finished
-        if found := find_break(state, opened.snapshot, opened.table):
-            resume = self._earlier(table, state, opened) if found.rewind else None
-            started = TimelineStarted(state.timeline + 1, found.reason, opened.snapshot.database, resume)
-            state = self._ledger.append(table, state, started, finished=finished).state
-        return self._altering.record(opened, state, finished=finished)
-
-    def _earlier(self, table: TableName, state: State, opened: OpenTable) -> State | None:
-        """Return the state after the newest event that is older than the margin, if its window is still good."""
-        limit = self._now() - timedelta(seconds=self._limits.failover_margin)
-        for offset in range(state.offset, 0, -1):
-            event = self._ledger.read(table, offset)
-            if event.state.timeline != state.timeline or not event.state.horizon:
-                return None
-            if datetime.fromisoformat(event.at) <= limit:
-                return event.state if not went_back(event.state, opened.snapshot) else None
-        return None
+        state = self._timelines.record(opened, base.state, finished=base.finished)
+        return self._altering.record(opened, state, finished=base.finished)
 
     def _advance(self, table: TableName, base: _Base, plan: Plan, *, for_sweep: bool) -> State:
         """Move up the horizon of a table that had no new row, before it is out of reach or where a sweep follows."""

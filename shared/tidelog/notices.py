@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tidelog.errors import TidelogError
-from tidelog.events import SchemaChanged
+from tidelog.events import SchemaChanged, TimelineStarted
 from tidelog.failures import store_errors
 from tidelog.letters import Failure
 from tidelog.marks import Mark, Marks
@@ -81,12 +81,15 @@ class Notices:
         text = dead_letter_text(self._stack, letter, failure)
         return self.send(f"dead letter {failure.table} {failure.error}", f"{table} failed with {failure.error}", text)
 
-    def of_outdated(self, table: TableName, changed: SchemaChanged) -> bool:
-        """Tell of a table that was altered so that lines written before are outdated, and that is not read again.
+    def of_outdated(self, table: TableName, changed: SchemaChanged | TimelineStarted) -> bool:
+        """Tell of a table of which lines written before are outdated, and that is not read again.
 
         Raises:
             StoreUnreachable, AccessDenied: SNS does not take it.
         """
+        if isinstance(changed, TimelineStarted):
+            text = lost_text(self._stack, table, changed)
+            return self.send(f"lost {table} {changed.timeline}", f"lines of {table} may be of lost transactions", text)
         text = outdated_text(self._stack, table, changed)
         return self.send(f"outdated {table} {changed.schema}", f"lines of {table} are outdated", text)
 
@@ -150,6 +153,24 @@ To have all rows read again:
 
 There is no hurry, and no need if the change has rewritten the table, as a default such as nextval() does: its rows come
 by themselves then. This is told once for the change."""
+
+
+def lost_text(stack: str, table: TableName, started: TimelineStarted) -> str:
+    """Return what a person needs to know of lines whose transactions a failover may have lost: why, and what to do."""
+    return f"""\
+The table {table} is read from another server than before, which may lack the last transactions of the old one. What \
+these have changed may be in the lake, newer than the rows that the table has. It is too large to be read whole at \
+once. All that was written since comes, some of it twice.
+
+Because:   {started.reason}
+Lines:     {started.outdated}
+
+To see whether any row differs:
+    tidelog verify {_quoted(str(table))} --stack {stack}
+To have all rows read again:
+    {started.remedy} --stack {stack}
+
+If the failover has lost nothing, as one that was planned, there is nothing to do. This is told once for each."""
 
 
 def _quoted(text: str) -> str:

@@ -18,7 +18,7 @@ from tidelog.failures import sqlstate
 from tidelog.quoting import identifier, literal
 from tidelog.readings import undelta
 from tidelog.state import State
-from tidelog.stream import Gathering, Sink, pull
+from tidelog.stream import Rows, Sink, pull
 from tidelog.tables import Leaf, Table, TableName
 from tidelog.tablesettings import TableSettings
 from tidelog.windows import Found, Snapshot, Window, at_or_above, widen
@@ -63,13 +63,16 @@ class OpenTable:
     def find(self, leaf: Leaf, window: Window, timestamp_columns: Sequence[str]) -> Found:
         """Say what a window of a leaf holds."""
         snapshot = self.snapshot
-        above = at_or_above(snapshot.horizon, snapshot, _ROW)
+        above, stored = "0", "'[]'::json"
+        if snapshot.horizon < snapshot.limit:  # Otherwise there are none, and the server may count in parallel.
+            those = f"FILTER (WHERE {at_or_above(snapshot.horizon, snapshot, _ROW)})"
+            above = f"count(*) {those}"
+            stored = f"coalesce(json_agg(DISTINCT {_ROW}.xmin::text::bigint) {those}, '[]')"
         self._follow_deadline()
         answer = one(
             self._connection,
-            f"SELECT json_build_object('rows', count(*), 'rows_above', count(*) FILTER (WHERE {above}), "
-            f"'timestamps', {_latest(timestamp_columns)}, 'stored', "
-            f"coalesce(json_agg(DISTINCT {_ROW}.xmin::text::bigint) FILTER (WHERE {above}), '[]'))::text "
+            f"SELECT json_build_object('rows', count(*), 'rows_above', {above}, "
+            f"'timestamps', {_latest(timestamp_columns)}, 'stored', {stored})::text "
             f"FROM ONLY {leaf.table_name.sql} {_ROW} WHERE {window.condition(snapshot, _ROW)}",
         )
         found = msgspec.json.decode(answer, type=_Answer)
@@ -111,7 +114,7 @@ class OpenTable:
             f"COPY (SELECT {json_fields(self.table, _ROW)} FROM ONLY {leaf.table_name.sql} {_ROW} "
             f"WHERE {window.condition(self.snapshot, _ROW)}) TO STDOUT WITH {COPY_FORMAT}"
         )
-        self._copy_out(statement, Gathering(sink, json_frame(self.table)))
+        self._copy_out(statement, Rows(sink, json_frame(self.table)))
 
     def lines(self, leaf: Leaf, window: Window) -> Generator[bytes]:
         """Yield the JSON lines of a window of a leaf, a block at a time, in bounded memory."""
@@ -121,17 +124,16 @@ class OpenTable:
 
     def tell(self, question: str, sink: Sink) -> None:
         """Write the answer to any question to a sink: a line for each row, with tabs between its values."""
-        self._copy_out(f"COPY ({question}) TO STDOUT", Gathering(sink))
+        self._copy_out(f"COPY ({question}) TO STDOUT", Rows(sink))
 
     def prepare(self, **settings: str) -> None:
         """Set some of the server's settings until the table is closed."""
         for name, value in settings.items():
             self._connection.run(f"SET LOCAL {identifier(name)} = {literal(value)}")
 
-    def _copy_out(self, statement: str, rows: Gathering) -> None:
+    def _copy_out(self, statement: str, rows: Rows) -> None:
         self._follow_deadline()
         self._connection.execute_unnamed(statement, stream=rows)
-        rows.flush()
 
     def _follow_deadline(self) -> None:
         """Let the next statement take no longer than what is left, give or take a moment."""

@@ -11,7 +11,7 @@ from tidelog.clients import Clients
 from tidelog.configurations import Configurations
 from tidelog.credentials import DatabaseSecret, iam_token
 from tidelog.deadletters import DeadLetters, Failures
-from tidelog.events import SchemaChanged
+from tidelog.events import SchemaChanged, TimelineStarted
 from tidelog.glancing import Glances
 from tidelog.ledger import Ledger
 from tidelog.limits import Limits
@@ -59,13 +59,13 @@ def build_worker(settings: WorkerSettings, warn: Tell) -> Worker:
 
     Args:
         settings: what an operator has set.
-        warn: notes in the log what a notice tells of altered tables.
+        warn: notes in the log what a notice tells of outdated tables.
     """
     aws = Clients()
     sqs = aws.later("sqs")
     notices = build_notices(aws, settings.topic, settings.stack, settings.parameters)
 
-    def tell(table: TableName, changed: SchemaChanged) -> None:
+    def tell(table: TableName, changed: SchemaChanged | TimelineStarted) -> None:
         warn(table, changed)
         notices.of_outdated(table, changed)
 

@@ -24,16 +24,14 @@ class Sink(Protocol):
         """Take some whole lines, each with its newline at the end."""
 
 
-class Gathering:
-    """Gathers the few rows that the driver hands over at a time, and makes of them what the sink is to get.
+class Rows:
+    """Makes of the rows of a COPY what the sink is to get.
 
     Args:
         sink: gets whole lines.
         frame: what stands before and behind each row's JSON text, which comes in `columns.COPY_FORMAT`; None for rows
             that are passed on as they come.
     """
-
-    _SIZE = 2**16  # the allocator gives larger blocks back to the system, and gets them anew, each time
 
     def __init__(self, sink: Sink, frame: tuple[bytes, bytes] | None = None) -> None:
         self._sink = sink
@@ -42,14 +40,12 @@ class Gathering:
         self._begin, self._end = (_doubled(text) for text in frame or (b"", b""))
         self._end += b"\n"
         self._between = _doubled(self._end + self._begin)  # as a template of the regular expression
-        self._rows: list[bytes] = []
-        self._held = 0
 
     def write(self, row: bytes) -> None:
         """Take a row as COPY prints it."""
         self._take(row[:-1])
 
-    def write_messages(self, messages: bytes) -> bool:
+    def write_messages(self, messages: memoryview) -> bool:
         """Take messages of the protocol, each a row: `d`, four bytes for the length, COPY's text with its newline.
 
         Returns:
@@ -61,23 +57,13 @@ class Gathering:
         self._take(rows)
         return True
 
-    def flush(self) -> None:
-        """Pass on what is held."""
-        if self._rows:
-            lines = b"".join(self._rows)
-            if self._json:
-                lines = lines.translate(None, COPY_MARK)
-                if b"\\" in lines:
-                    lines = lines.replace(b"\\\\", b"\0").replace(b"\\t", b"\t").replace(b"\0", b"\\")
-            self._sink.write(lines)
-            self._rows.clear()
-            self._held = 0
-
     def _take(self, rows: bytes) -> None:
-        self._rows += (self._begin, rows, self._end)
-        self._held += len(rows)
-        if self._held >= self._SIZE:
-            self.flush()
+        lines = b"".join((self._begin, rows, self._end))
+        if self._json:
+            lines = lines.translate(None, COPY_MARK)
+            if b"\\" in lines:
+                lines = lines.replace(b"\\\\", b"\0").replace(b"\\t", b"\t").replace(b"\0", b"\\")
+        self._sink.write(lines)
 
 
 def _doubled(text: bytes) -> bytes:

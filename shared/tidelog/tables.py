@@ -145,6 +145,10 @@ class Leaf(msgspec.Struct, frozen=True):
     """Bytes on disk, those of large values kept apart included."""
     rows: int = -1
     """As the planner estimates; -1 where it was never analyzed."""
+    filled: bool = False
+    """It has a column that was added with a value for the rows that were there."""
+    dropped: int | None = None
+    """How many transactions ago a column of it was dropped last; None where none ever was."""
 
     @property
     def width(self) -> float:

@@ -41,7 +41,7 @@ class Jobs:
 
     Args:
         parts: what it takes.
-        tell: tells of altered tables that are too large to be read again at once.
+        tell: tells of outdated tables that are too large to be read again at once.
     """
 
     def __init__(self, parts: Parts, tell: Tell = lambda *_: None) -> None:

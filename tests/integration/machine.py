@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import random
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,12 +19,12 @@ from tests.faults import STEPS, KilledError, Process
 from tests.ticking import Ticking
 from tests.tide import SECONDS, Database, Server, Tide, connect, wait_for
 from tidelog.chunking import Chunking
-from tidelog.errors import NotIngestible, Retryable, UnknownTable
-from tidelog.events import Event, Ingested, SchemaChanged, TimelineStarted
+from tidelog.errors import DatabaseBusy, NotIngestible, Retryable, UnknownTable
+from tidelog.events import Event, PartitionsChanged, SchemaChanged, TimelineStarted
 from tidelog.letters import Received
 from tidelog.limits import Limits
 from tidelog.messages import Message, ReadChunk, Sweep, decode
-from tidelog.plans import ChunksDropped, Planned
+from tidelog.plans import ChunkRead, ChunksDropped, Planned
 from tidelog.selection import Selection
 from tidelog.tables import TableName
 from tidelog_sandbox.postgres import Postgres
@@ -80,6 +80,8 @@ ALTERATIONS = (
         "ALTER TABLE flat RENAME TO gone; ALTER TABLE copied RENAME TO flat; DROP TABLE gone; COMMIT"
     ),
 )
+WITHIN = tuple(each for each in ALTERATIONS if not each.startswith(("VACUUM", "BEGIN")))
+"""What a transaction may do among other things."""
 REWRITE = (" TYPE bigint", " TYPE timestamp", "gen_random_uuid")
 """What writes every row anew, as far as PostgreSQL is concerned."""
 DEATHS = st.none() | st.tuples(st.sampled_from(["before", "after"]), st.sampled_from(STEPS))
@@ -102,12 +104,13 @@ class Machine(RuleBasedStateMachine):
         self._name = f"machine_{random.getrandbits(60)}"
         self._administer(f"CREATE DATABASE {self._name} TEMPLATE template0")
         self.tide = Tide(Database(server, self._name), make_lake(aws.s3, aws.ssm))
+        self.tide.source = self.tide.database.source(lock_seconds=0.05, settings=self.tide.configurations.table)
         self._sessions: dict[int, pg8000.native.Connection] = {}
         self._open: set[int] = set()
         self._waiting: list[Message] = []
-        self._rewrites = 0
+        self._rewrites: list[tuple[str, int]] = []
         self.ticking = Ticking(self.tide, selection=Selection(TABLES))
-        self.tide.run(*SCHEMA)
+        self.tide.run(*SCHEMA, "SET lock_timeout = '20ms'")
 
     @initialize(rows=st.integers(0, 40))
     def begin(self, rows: int) -> None:
@@ -161,7 +164,24 @@ class Machine(RuleBasedStateMachine):
             except DatabaseError:
                 self.tide.run("ROLLBACK")
                 raise
-            self._rewrites += any(part in statement for part in REWRITE)
+            self._note(table, statement)
+
+    @rule(
+        number=st.integers(0, 2),
+        table=st.sampled_from(TABLES),
+        statement=st.sampled_from(WITHIN),
+        n=st.integers(0, 2),
+        back=st.booleans(),
+    )
+    def alter_within(self, number: int, table: str, statement: str, n: int, *, back: bool) -> None:
+        """A session alters a table in its transaction and holds it from then on, or goes back to before it did."""
+        with self._writing(number) as session:
+            session.run("SAVEPOINT altering")
+            session.run(statement.format(table=table, n=n))
+            self._insert(session, table, 1, "clock_timestamp()")
+            if back:
+                session.run("ROLLBACK TO altering")
+            self._note(table, statement)
 
     @rule(
         table=st.sampled_from(TABLES),
@@ -293,7 +313,10 @@ class Machine(RuleBasedStateMachine):
         messages = self.ticking.tick()
         for table in set(TABLES) - {message.table for message in messages}:
             before = self.tide.state(table)
-            run = self.tide.ingest(table, limits=LIMITS)
+            try:
+                run = self.tide.ingest(table, limits=LIMITS)
+            except DatabaseBusy:
+                continue  # A session has altered it, and holds it.
             # What bounds in time hide is the sweeps'; without an index it is found before.
             shown = before.unswept and run.strategy != before.strategy
             assert run.outcome == "unchanged" or shown, (table, run, before)
@@ -307,6 +330,11 @@ class Machine(RuleBasedStateMachine):
                 self.tide.read_chunks([self._chunk(table, plan.number, n) for n in plan.pending], limits=LIMITS)
             self.tide.sweep(table, limits=WHOLE)
             self.tide.read_chunks(limits=LIMITS)
+        # No alteration is about this column, so whatever it has outdated, each version is there.
+        latest = self.tide.latest(table)
+        for key, row in self.tide.table(table).items():
+            assert key in latest, (table, row, self.tide.kinds(table))
+            assert latest[key]["version"] == row["version"], (table, row, latest[key], self.tide.kinds(table))
         if any(isinstance(event.what, SchemaChanged) and event.what.remedy for event in self.tide.events(table)):
             self._work(self._backfill(table, '"all":true'), None)  # As the event says.
             self.tide.read_chunks([each for each in self._waiting if each.table == table], limits=LIMITS)
@@ -323,10 +351,30 @@ class Machine(RuleBasedStateMachine):
         for key, row in self.tide.table(table).items():
             found = {column: latest.get(key, {}).get(column) for column in row}
             assert found == row, (table, row, latest.get(key), self.tide.kinds(table))
-        twice = Counter((row["id"], row["version"]) for row in self.tide.rows(table)).most_common(1)
+        self._count(table)
+
+    def _note(self, table: str, statement: str) -> None:
+        """Note after which event a table was written anew."""
+        if any(part in statement for part in REWRITE):
+            self._rewrites.append((table, self.tide.state(table).offset))
+
+    def _count(self, table: str) -> None:
+        """Hold that no version came once more than events have announced since it came first, but for backfills."""
         events = self.tide.events(table)
-        announced = sum(map(announces, events)) + self._rewrites
-        assert not twice or twice[0][1] <= 1 + announced
+        offsets: dict[str, int] = {}
+        backfills = {event.offset for event in events if isinstance(event.what, Planned) and is_backfill(event.what)}
+        for event in events:
+            if event.segment and not (isinstance(event.what, ChunkRead) and event.what.plan in backfills):
+                offsets.setdefault(event.segment.key, event.offset)
+        came: dict[tuple[int, int], list[int]] = {}
+        for key, lines in self.tide.segments(table).items():
+            for row in map(json.loads, lines if key in offsets else ()):
+                came.setdefault((row["id"], row["version"]), []).append(offsets[key])
+        announced = [event.offset for event in events if announces(event)]
+        announced += [offset + 1 for name, offset in self._rewrites if name == table]
+        for version, copies in came.items():
+            allowed = sum(offset > min(copies) for offset in announced)
+            assert len(copies) <= 1 + allowed, (table, version, sorted(copies), self.tide.kinds(table))
 
     def _backfill(self, table: str, what: str) -> Message:
         return decode(f'{{"version":1,"type":"backfill","table":"{table}",{what}}}')
@@ -398,13 +446,18 @@ class Nothing:
         """Do nothing."""
 
 
+def is_backfill(plan: Planned) -> bool:
+    """Say whether a plan is a backfill's, whose rows are there already."""
+    return plan.kind == "backfill"
+
+
 def announces(event: Event) -> bool:
-    """Say whether an event announces that rows come twice."""
+    """Say whether an event announces that rows come twice, other than those of a backfill."""
     match event.what:
-        case Planned(kind="backfill") | ChunksDropped() | TimelineStarted() | SchemaChanged():
+        case ChunksDropped() | TimelineStarted() | SchemaChanged(again=True):
             return True
-        case Planned(instead=instead, lost=lost):
-            return bool(instead or lost)
-        case Ingested():
-            return False
+        case PartitionsChanged(again=again):
+            return bool(again)
+        case Planned(kind=kind, instead=instead, lost=lost, reason=reason):
+            return kind != "backfill" and bool(instead or lost or "come twice" in reason)
     return False

@@ -17,7 +17,7 @@ from tests.tide import LOCK_SECONDS, Database
 from tidelog.columns import COPY_FORMAT
 from tidelog.connection import connect
 from tidelog.quoting import literal
-from tidelog.stream import Gathering
+from tidelog.stream import Rows
 
 TALK = """
 CREATE FUNCTION talk(n int) RETURNS int LANGUAGE plpgsql AS
@@ -39,7 +39,7 @@ def test_rows_of_every_length_arrive_whole_and_in_order(connection: Connection, 
     odd = [0x0A6400 - 5, 0, 0x0A64 - 5, 0x0A - 5, 0x0A0A - 5]  # Their lengths look like the end of a row.
     lengths = [*range(400), *range(8150, 8230), *range(0, 50_000, 997), *([0] * 3000), 2**20, 3, *(odd * 9)]
     taken = io.BytesIO()
-    rows = Gathering(taken)
+    rows = Rows(taken)
 
     connection.execute_unnamed(
         "COPY (SELECT repeat(chr(97 + (n % 26)::int), length) FROM "
@@ -47,7 +47,6 @@ def test_rows_of_every_length_arrive_whole_and_in_order(connection: Connection, 
         stream=rows,
     )
 
-    rows.flush()
     assert taken.getvalue() == b"".join(
         bytes([97 + n % 26]) * length + b"\n" for n, length in enumerate(lengths, start=1)
     )
@@ -58,14 +57,13 @@ def test_rows_of_every_length_arrive_whole_and_in_order(connection: Connection, 
 def test_an_error_among_the_rows_is_raised_and_leaves_the_connection_usable(connection: Connection) -> None:
     """What came before it was handed over; the next statement has its own answer."""
     taken = io.BytesIO()
-    rows = Gathering(taken)
+    rows = Rows(taken)
 
     with pytest.raises(DatabaseError, match="22012"):
         connection.execute_unnamed(
             "COPY (SELECT 1 / (5000 - n) FROM generate_series(1, 9000) n) TO STDOUT", stream=rows
         )
 
-    rows.flush()
     assert taken.getvalue().count(b"\n") == 4999
     assert connection.run("SELECT 2") == [[2]]
 
@@ -74,7 +72,7 @@ def test_rows_are_framed_and_backslashes_and_tabs_come_back(connection: Connecti
     """In frames that have backslashes too, for rows by the buffer as for single ones."""
     taken, slash = io.BytesIO(), "\\"
     begin = f'{{"a{slash * 2}t{slash}":'
-    rows = Gathering(taken, (begin.encode(), b"}"))
+    rows = Rows(taken, (begin.encode(), b"}"))
     texts = [f"{slash}t", f"{slash * 2}t", "\t", f"{slash}\t", f"{slash}u0041{slash * 2}", "", slash * 18, "d", "null"]
 
     connection.execute_unnamed(
@@ -83,7 +81,6 @@ def test_rows_are_framed_and_backslashes_and_tabs_come_back(connection: Connecti
         stream=rows,
     )
 
-    rows.flush()
     lines = [f"{begin}{text}1}}\n".encode() for text in texts]
     assert Counter(taken.getvalue().splitlines(keepends=True)) == dict.fromkeys(lines, 5000)
 

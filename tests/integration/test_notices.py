@@ -20,13 +20,17 @@ from tests.integration.test_deadletters import FAILURE
 from tests.tide import Lake
 from tests.unit.test_tables import NAMES
 from tidelog.errors import AccessDenied, StoreUnreachable
+from tidelog.events import TimelineStarted
 from tidelog.letters import Failure
 from tidelog.marks import Marks
 from tidelog.notices import Notices, dead_letter_text
+from tidelog.state import State
 from tidelog.tables import TableName
+from tidelog.windows import Database
 
 HOUR = timedelta(hours=1)
 MOMENT = timedelta(microseconds=1)
+DATABASE = Database("1", 5, "shop", 2)
 
 
 class Office:
@@ -272,6 +276,22 @@ def test_a_notice_says_what_failed_and_why_and_what_to_do(tries: int, words: str
     assert "Request:  request (in the log of the worker)" in text
     assert "the tidelog stack staging." in text
     assert "tidelog dead-letters list --stack staging" in text
+
+
+def test_lines_that_a_failover_has_lost_are_told_of_once(office: Office) -> None:
+    """Of each failover, with how to see whether there are any, and the command."""
+    lost = TimelineStarted(
+        2, "the database failed over", DATABASE, State(), "7 lines", "tidelog backfill public.t --all"
+    )
+    one, other = office.process(), office.process()
+    name = TableName("public", "t")
+    assert [each.of_outdated(name, lost) for each in (one, other, one)] == [True, False, False]
+    assert other.of_outdated(name, replace(lost, timeline=3))
+    [(subject, text), _] = office.post.notices()
+    assert subject == "[prod] lines of public.t may be of lost transactions"
+    assert "Because:   the database failed over\nLines:     7 lines\n" in text
+    assert "\n    tidelog verify public.t --stack prod\n" in text
+    assert "\n    tidelog backfill public.t --all --stack prod\n" in text
 
 
 def test_a_notice_without_a_table_or_a_hint_still_helps() -> None:

@@ -41,6 +41,22 @@ def test_every_leaf_is_read_in_the_parents_column_order(partitioned: Tide) -> No
     assert len(partitioned.state().leaves) == 4
 
 
+def test_a_virtual_column_is_computed_as_the_partitioned_table_says(tide: Tide) -> None:
+    """A partition may have another expression; whoever asks the table does not see that."""
+    tide.run(
+        'CREATE TABLE t (id int, part int, "a""b" text, g text GENERATED ALWAYS AS ("a""b" || id) VIRTUAL, '
+        "flag bool GENERATED ALWAYS AS (id > 1) VIRTUAL) PARTITION BY LIST (part)",
+        'CREATE TABLE t1 (id int, part int, "a""b" text, g text GENERATED ALWAYS AS (\'other\') VIRTUAL, '
+        "flag bool GENERATED ALWAYS AS (true) VIRTUAL)",
+        "ALTER TABLE t ATTACH PARTITION t1 FOR VALUES IN (1)",
+        "INSERT INTO t VALUES (1, 1, 'x'), (2, 1, NULL)",
+    )
+    tide.ingest()
+    assert tide.latest() == tide.table()
+    assert [row["g"] for row in tide.rows()] == ["x1", None]
+    assert tide.verify().is_right
+
+
 def test_a_row_that_moves_to_another_partition_comes_once(partitioned: Tide) -> None:
     """It is deleted there and inserted here."""
     partitioned.run("UPDATE t SET at = '2025-02-02', v = 'moved' WHERE id = 3", "UPDATE t SET v = 'c' WHERE id = 2")

@@ -252,7 +252,7 @@ def test_a_change_is_told_and_made_good(small: Tide, change: str) -> None:
 def test_a_change_of_a_large_table_is_flagged_and_a_backfill_makes_it_good(large: Tide, change: str) -> None:
     """The event names the command, somebody is told once, and rows are not read again by themselves."""
     statements, words, outdated, _ = CHANGES[change]
-    told: list[SchemaChanged] = []
+    told: list[object] = []
     ingestion = Ingestion(large.parts(limits=LARGE), lambda _, changed: told.append(changed))
     large.run(*statements)
     large.database.pass_horizon()
@@ -277,7 +277,7 @@ def backfill(tide: Tide) -> None:
 
 def test_a_harmless_change_of_a_large_table_is_an_event_and_no_more(large: Tide) -> None:
     """Nobody is told."""
-    told: list[SchemaChanged] = []
+    told: list[object] = []
     large.run("ALTER TABLE t ADD x int", "ALTER TABLE t DROP name")
     ingestion = Ingestion(large.parts(limits=LARGE), lambda _, changed: told.append(changed))
     assert ingestion.ingest(NAME, seconds=SECONDS).outcome == "unchanged"
@@ -580,6 +580,35 @@ def test_a_partition_that_is_away_for_some_events_goes_on_where_it_was_left(part
     assert parted.ingest().rows == 1
     assert moves(parted) == ["partition public.t1 detached", "partition public.t1 attached"]
     assert parted.values("id") == list(range(1, 12))
+
+
+AWAY = {
+    "a column added with a value": ["ALTER TABLE t ADD x int", "ALTER TABLE t1 ADD x int DEFAULT 5"],
+    "a column of the same name": ["SELECT", "ALTER TABLE t1 DROP name", "ALTER TABLE t1 ADD name text"],
+}
+
+
+@pytest.mark.parametrize("change", AWAY)
+@pytest.mark.parametrize("event", [False, True])
+def test_a_partition_that_is_altered_while_it_is_away_is_read_whole(parted: Tide, change: str, event: bool) -> None:
+    """Its rows have no new versions; whether there was a reading meanwhile or not. The event says so."""
+    parted.run("ALTER TABLE t ADD name text")
+    of_table, *of_partition = AWAY[change]
+    parted.run("UPDATE t SET name = 'name'")
+    assert parted.ingest().rows == 9
+    parted.run("ALTER TABLE t DETACH PARTITION t1", of_table)
+    if event:
+        parted.run("INSERT INTO t (id, part) VALUES (11, 0)")
+    assert parted.ingest().rows == event
+    parted.run(*of_partition, "ALTER TABLE t ATTACH PARTITION t1 FOR VALUES IN (1)")
+    assert parted.ingest().rows == 3
+    whole(parted)
+    assert moves(parted) == [
+        "partition public.t1 detached",
+        "partition public.t1 attached; read whole, as it may have been altered: public.t1",
+    ]
+    assert parted.ingest().outcome == "unchanged"
+    assert parted.verify().is_right
 
 
 def test_a_thousand_partitions_make_no_event_longer(parted: Tide) -> None:

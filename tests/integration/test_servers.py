@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.faults import COMMIT, PART, PROJECT, PUBLISH, KilledError, Process
 from tests.servers import LAZY, crash, database_of, standby_of
 from tests.tide import LIMITS, SECONDS, Database, Lake, Tide, wait_for
 from tidelog.errors import DatabaseUnreachable, NotIngestible, ReplicaBehind
+from tidelog.hidden import Hidden
 from tidelog.readings import undelta
 from tidelog.source import Source
 from tidelog.tables import TableName
@@ -160,7 +162,7 @@ def test_a_standby_is_read_when_it_is_not_behind_and_rewinds_when_it_is_promoted
         primary.stop("immediate")
         other.run("SELECT pg_promote()", "INSERT INTO t VALUES (4)")
         # Back to the one event that is older than an hour.
-        assert tide.ingest(source=source).rows == 3
+        assert tide.ingest(source=source, limits=replace(LIMITS, chunk_bytes=4096)).rows == 3
         assert tide.kinds()[3:] == ["timeline_started", "ingested"]
         assert "WAL timeline 2 after WAL timeline 1" in tide.events()[3].what.reason  # type: ignore[union-attr] # it is a TimelineStarted
         assert tide.values("id") == [1, 2, 2, 3, 3, 4]
@@ -259,3 +261,7 @@ def test_windows_hold_where_transaction_ids_turn_round(turning: Database, lake: 
                     }
                     found = session.run(f"SELECT id FROM t r WHERE {window.condition(opened.snapshot, 'r')}")
                     assert {number for (number,) in found} == expected, window
+        for first, second, end in combinations([cut for cut in cuts if cut], 3):  # what a bound has hidden
+            hidden = Hidden((), (), (), ("2024-01-01",), (first, second - first, end - second), (1, 0))
+            found = session.run(f"SELECT id FROM t r WHERE {hidden.condition('r', opened.snapshot.next, {})}")
+            assert {number for (number,) in found} == {number for number, xid in xids.items() if first <= xid < second}

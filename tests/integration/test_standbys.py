@@ -13,11 +13,15 @@ import pytest
 
 from tests.conftest import Aws, make_lake
 from tests.faults import PUBLISH, KilledError, Process
+from tests.integration.test_backfills import asked, backfill
 from tests.servers import catch_up, database_of, pause, sever, standby_of
 from tests.ticking import Ticking
-from tests.tide import LIMITS, Database, Lake, Tide, wait_for
+from tests.tide import LIMITS, SECONDS, Database, Lake, Tide, wait_for
 from tidelog.errors import ReplicaBehind
+from tidelog.events import TimelineStarted
+from tidelog.ingesting import Ingestion
 from tidelog.readings import undelta
+from tidelog.tables import TableName
 from tidelog_sandbox.postgres import Postgres
 
 # Whoever commits with synchronous_commit = on waits for a standby that is not there.
@@ -25,6 +29,8 @@ SYNCHRONOUS = {"synchronous_standby_names": "nobody", "synchronous_commit": "loc
 SETTINGS = {"fsync": "off", "wal_writer_delay": "10ms", "autovacuum": "off", "max_prepared_transactions": "20"}
 SETTINGS |= SYNCHRONOUS
 SMALL = replace(LIMITS, chunk_bytes=4 * 8192)
+LARGE = replace(LIMITS, chunk_bytes=4096)
+"""A table of one page is too large to be read whole at once."""
 
 
 @pytest.fixture(scope="module")
@@ -255,11 +261,65 @@ def test_a_promoted_standby_that_lacked_transactions_loses_no_row_of_its_own(aws
             second.run(*(f"INSERT INTO t VALUES ({number})" for number in numbers))
             catch_up(second, third)
             for tide, source in zip(afters, sources, strict=True):
-                tide.ingest(source=source)
+                tide.ingest(source=source, limits=LARGE)
                 # Twice, and announced, what came since the one event that is older than an hour.
                 assert tide.kinds()[2:4] == ["timeline_started", "ingested"]
                 assert tide.values("id") == [0, 1, 1, *range(10, numbers.stop)]
                 tide.check()
+
+
+def test_a_version_that_a_failover_has_lost_does_not_stay_the_latest(aws: Aws) -> None:
+    """The row has its older one again, which no window reads: a small table is read whole, of a large one is told.
+
+    A table of which nothing was written lately just goes on.
+    """
+    told: list[tuple[str, object]] = []
+    with Postgres(settings=SETTINGS) as primary, standby_of(primary, SETTINGS) as standby, ExitStack() as stack:
+        first, second = database_of(primary), database_of(standby)
+        tide = Tide(first, make_lake(aws.s3, aws.ssm))
+        tide.now = lambda: datetime.now(UTC) - timedelta(hours=2)
+        for table in ("small", "large", "quiet"):
+            rows = 1000 if table == "large" else 3
+            first.run(f"CREATE TABLE {table} (id int PRIMARY KEY, v int, text text)")
+            first.run(f"INSERT INTO {table} SELECT n, 0, repeat('x', 200) FROM generate_series(1, {rows}) n")
+            tide.ingest(f"public.{table}")
+        tide.now = lambda: datetime.now(UTC)
+        catch_up(first, second)
+        sever(second)
+        for table in ("small", "large"):
+            first.run(f"UPDATE {table} SET v = 1 WHERE id = 1")
+            assert tide.ingest(f"public.{table}").rows == 1
+        first.close()
+        primary.stop("immediate")
+        second.run("SELECT pg_promote()")
+        stack.callback(second.close)
+        tide = Tide(second, tide.lake)
+
+        def ingest(table: str) -> TimelineStarted:
+            second.run(f"INSERT INTO {table} VALUES (2000, 0)")
+            ingestion = Ingestion(tide.parts(limits=SMALL), lambda name, what: told.append((str(name), what)))
+            ingestion.ingest(TableName.parse(table), seconds=SECONDS)
+            [what] = [event.what for event in tide.events(table) if isinstance(event.what, TimelineStarted)]
+            return what
+
+        started = ingest("public.quiet")
+        assert (started.outdated, started.remedy, tide.kinds("public.quiet")[-1]) == ("", "", "ingested")
+        assert started.resume
+        started = ingest("public.small")
+        assert started.outdated == "lines written since event 1, 1 in number, may be of transactions that are lost"
+        assert (started.resume, started.remedy, tide.kinds("public.small")[-1]) == (None, "", "snapshotted")
+        assert told == []
+        started = ingest("public.large")
+        assert started.resume
+        assert told == [("public.large", started)]
+        assert started.remedy == "tidelog backfill public.large --all"
+        assert tide.verify("public.large").causes == {"": 1}
+        backfill(tide, asked("public.large", all=True), limits=SMALL)
+        tide.read_chunks(limits=SMALL)
+        for table in tide.tables():
+            assert tide.latest(table) == tide.table(table)
+            assert tide.verify(table).is_right
+            tide.check(table)
 
 
 def test_what_a_primary_has_counted_a_standby_may_not_have(turns: Turns) -> None:

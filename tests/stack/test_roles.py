@@ -152,6 +152,7 @@ def on_objects(ward: Ward) -> list[Attempt]:
     version = ward.sandbox.client("s3").head_object(Bucket=lake, Key=kept[0])["VersionId"]
     new = {"Body": b"", "IfNoneMatch": "*"}
     suspended = {"Status": "Suspended"}
+    expiring = {"Rules": [{"Status": "Enabled", "Prefix": "", "Expiration": {"Days": 1}}]}
     return [
         ("s3", "put_object", {"Bucket": "elsewhere", "Key": "data/b", **new}),
         ("s3", "get_object", {"Bucket": "elsewhere", "Key": "data/a"}),
@@ -163,11 +164,22 @@ def on_objects(ward: Ward) -> list[Attempt]:
         ("s3", "delete_object", {"Bucket": lake, "Key": kept[0], "VersionId": version}),
         ("s3", "delete_objects", {"Bucket": lake, "Delete": {"Objects": [{"Key": kept[0]}]}}),
         ("s3", "copy_object", {"Bucket": lake, "Key": kept[1], "CopySource": f"{lake}/{kept[0]}"}),
+        ("s3", "complete_multipart_upload", uploaded(ward, kept[0])),
         ("s3", "put_bucket_policy", {"Bucket": lake, "Policy": "{}"}),
         ("s3", "delete_bucket_policy", {"Bucket": lake}),
         ("s3", "put_bucket_versioning", {"Bucket": lake, "VersioningConfiguration": suspended}),
+        ("s3", "put_bucket_lifecycle_configuration", {"Bucket": lake, "LifecycleConfiguration": expiring}),
         ("s3", "delete_bucket", {"Bucket": lake}),
     ]
+
+
+def uploaded(ward: Ward, key: str) -> dict[str, Any]:
+    """Upload something for the place of an object; return what would put it there."""
+    upload = {"Bucket": ward.bucket, "Key": key}
+    s3 = ward.sandbox.client("s3")
+    upload["UploadId"] = s3.create_multipart_upload(**upload)["UploadId"]
+    part = {"PartNumber": 1, "ETag": s3.upload_part(**upload, PartNumber=1, Body=b"{}")["ETag"]}
+    return {**upload, "MultipartUpload": {"Parts": [part]}}
 
 
 def on_the_rest(ward: Ward, there: Mapping[str, str]) -> list[Attempt]:
@@ -239,7 +251,11 @@ def test_every_other_call_is_denied_and_nothing_is_changed(ward: Ward) -> None:
 
 def test_the_worker_creates_an_object_once(ward: Ward) -> None:
     """The control to what is denied: with the condition it may, and may not do it again."""
-    new = {"Bucket": ward.bucket, "Key": "data/public.orders/new", "Body": b"a", "IfNoneMatch": "*"}
+    new: dict[str, Any] = {"Bucket": ward.bucket, "Key": "data/public.orders/new", "Body": b"a", "IfNoneMatch": "*"}
     assert not refused(ward, "WorkerRole", "s3", "put_object", new)
+    worker = ward.client("WorkerRole", "s3")
     with pytest.raises(ClientError, match="PreconditionFailed"):
-        ward.client("WorkerRole", "s3").put_object(**new)
+        worker.put_object(**new)
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        worker.complete_multipart_upload(**uploaded(ward, new["Key"]), IfNoneMatch="*")
+    assert worker.get_object(Bucket=ward.bucket, Key=new["Key"])["Body"].read() == b"a"

@@ -118,8 +118,10 @@ def test_who_holds_the_horizon_stands_below_the_tables(office: Office) -> None:
         office.tide.database.hold_horizon(session)
         horizon = json.loads(office.tidelog("tables", "--json"))["horizon"]
         assert horizon["seconds"] >= 0
+        assert "(nightly report)" in horizon["holder"]
         assert horizon["remedy"].startswith("To end it: ")
-        wait_for(lambda: "A transaction holds the horizon" in office.tidelog("tables"))
+        wait_for(lambda: "A transaction holds the horizon, for " in office.tidelog("tables"))
+        assert "nightly report" in office.tidelog("tables")
 
 
 @pytest.mark.parametrize(

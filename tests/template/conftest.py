@@ -92,9 +92,27 @@ def truths(parameters: dict[str, str]) -> dict[str, bool]:
 
 def truths_of(parameters: Mapping[str, str]) -> dict[str, bool]:
     """Return which conditions are met with some parameters."""
-    written = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
-    values = {name: str(slot.get("Default", "")) for name, slot in written["Parameters"].items()} | dict(parameters)
+    written, values = written_with(parameters)
     return {name: holds(condition, written["Conditions"], values) for name, condition in written["Conditions"].items()}
+
+
+def refusals_of(parameters: Mapping[str, str]) -> list[str]:
+    """Return what the template's rules say of some parameters; nothing if they may be deployed."""
+    written, values = written_with(parameters)
+    return [
+        assertion["AssertDescription"]
+        for rule in written["Rules"].values()
+        if holds(rule["RuleCondition"], {}, values)
+        for assertion in rule["Assertions"]
+        if not holds(assertion["Assert"], {}, values)
+    ]
+
+
+def written_with(parameters: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the template as it is written, and the value of each parameter."""
+    written: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
+    defaults = {name: str(slot.get("Default", "")) for name, slot in written["Parameters"].items()}
+    return written, defaults | dict(parameters)
 
 
 @pytest.fixture(scope="module")

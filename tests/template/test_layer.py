@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "shared" / "requirements.txt"
 LAMBDA = {"python_version": "3.13", "python_full_version": "3.13.0", "platform_machine": "aarch64", "extra": ""}
 MEGABYTE = 10**6
+ARM64 = 183  # e_machine, ELF for the Arm 64-bit Architecture
 PIP = sys.executable if importlib.util.find_spec("pip") else "python3"  # an environment may have been made without pip
 
 # What a licence is called in docs/dependencies.md, and a word by which packages declare it.
@@ -202,6 +203,9 @@ def test_the_build_is_for_lambdas_interpreter_and_nothing_is_in_it_by_mistake(bu
 
     assert compiled
     assert all(re.search(r"\.(cpython-313-aarch64-linux-gnu|abi3)\.so$", name) for name in compiled)
+    heads = [path.read_bytes()[:20] for path in built.rglob("*") if path.is_file()]
+    machines = {int.from_bytes(head[18:], "little") for head in heads if head.startswith(b"\x7fELF")}
+    assert machines == {ARM64}  # whatever its name says
     assert {path.suffixes[0] for path in paths if path.suffix == ".pyc"} <= {".cpython-313"}  # where that is at hand
     assert not [path for path in paths if {"tests", "test", "bin"} & set(path.parts)]
     assert {path.parts[0] for path in (path.relative_to(built) for path in built.rglob("*"))} == {"python"}

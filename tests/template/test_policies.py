@@ -9,10 +9,31 @@ from typing import Any
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
-from tests.template.conftest import KEY, ROOT, Find, statements
+from tests.template.conftest import KEY, ROOT, USER, Find, statements
 from tidelog.memory import KEY as MEMORY
 
 SECURITY = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+
+# What Lambda asks of a role to attach its function to a VPC: AWSLambdaVPCAccessExecutionRole, but for the logs.
+INTERFACES = {
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+}
+OF_THIS_STACK = "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:function:${AWS::StackName}-*"
+OF_THIS_ACCOUNT = {
+    "Sid": "OnlyThisAccount",
+    "Effect": "Allow",
+    "Principal": "*",
+    "Action": "*",
+    "Resource": "*",
+    "Condition": {"StringEquals": {"aws:PrincipalAccount": {"Ref": "AWS::AccountId"}}},
+}
+ALL_CALLS = {"S3::Bucket": "s3:*", "SQS::Queue": "sqs:*", "SNS::Topic": "sns:Publish"}
+"""By TLS alone. Of a topic it is the one call that a policy may refuse to others and that carries anything."""
 
 
 def test_roles_are_the_templates_own_and_allow_no_more_than_they_name(of_type: Find, truths: dict[str, bool]) -> None:
@@ -30,13 +51,15 @@ def test_roles_are_the_templates_own_and_allow_no_more_than_they_name(of_type: F
         assert list(everywhere) == (["AttachToVpc", "OnlyLambdaAttaches"] if attached else [])
         for statement in statements(role):
             assert not [action for action in statement["Action"] if "*" in action]
-            assert (statement["Effect"] == "Deny") == (statement["Sid"] == "OnlyLambdaAttaches")
+            assert statement["Effect"] == ("Deny" if statement["Sid"] == "OnlyLambdaAttaches" else "Allow")
             conditional = statement["Sid"] in ("OnlyLambdaAttaches", "UseKey")
             assert ("Condition" in statement) == conditional  # the sandbox enforces none
         if attached:
-            assert everywhere["AttachToVpc"]["Action"] == everywhere["OnlyLambdaAttaches"]["Action"]
-            [(operator, keys)] = everywhere["OnlyLambdaAttaches"]["Condition"].items()
-            assert (operator, list(keys)) == ("ArnLike", ["lambda:SourceFunctionArn"])
+            assert set(everywhere["AttachToVpc"]["Action"]) == INTERFACES
+            assert set(everywhere["OnlyLambdaAttaches"]["Action"]) == INTERFACES
+            assert everywhere["OnlyLambdaAttaches"]["Condition"] == {
+                "ArnLike": {"lambda:SourceFunctionArn": {"Fn::Sub": OF_THIS_STACK}}
+            }
 
 
 @pytest.mark.parametrize("role", ["SchedulerRole", "WorkerRole"])
@@ -55,7 +78,8 @@ def test_only_the_services_may_take_the_roles(of_type: Find) -> None:
     trusted = {name: role["AssumeRolePolicyDocument"]["Statement"] for name, role in of_type("IAM::Role").items()}
     for name, [statement] in trusted.items():
         service = "scheduler" if name == "ScheduleRole" else "lambda"
-        assert (statement["Principal"], statement["Action"]) == (
+        assert (statement["Effect"], statement["Principal"], statement["Action"]) == (
+            "Allow",
             {"Service": f"{service}.amazonaws.com"},
             "sts:AssumeRole",
         )
@@ -67,11 +91,14 @@ def test_what_is_not_sent_by_tls_is_refused(resources: dict[str, Any], of_type: 
     policies = {kind: of_type(f"{kind}Policy") for kind in ("S3::Bucket", "SQS::Queue", "SNS::Topic")}
     for kind, policy in [(kind, policy) for kind, found in policies.items() for policy in found.values()]:
         [denied] = [each for each in policy["PolicyDocument"]["Statement"] if each["Sid"] == "OnlyByTls"]
-        assert (denied["Effect"], denied["Principal"]) == ("Deny", "*"), kind
+        assert (denied["Effect"], denied["Principal"], denied["Action"]) == ("Deny", "*", ALL_CALLS[kind])
         assert denied["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
         assert not [
             each for each in policy["PolicyDocument"]["Statement"] if each["Effect"] == "Allow" and kind != "SNS::Topic"
         ]
+    [topic] = policies["SNS::Topic"].values()
+    assert topic["Topics"] == [{"Ref": "Administrators"}]
+    assert [each["Resource"] for each in topic["PolicyDocument"]["Statement"]] == [{"Ref": "Administrators"}] * 2
     queues = {name for policy in policies["SQS::Queue"].values() for name in denied_queues(policy)}
     assert queues == set(of_type("SQS::Queue"))
     [lake] = policies["S3::Bucket"].values()
@@ -116,7 +143,7 @@ def test_only_alarms_of_this_stack_may_tell_the_topic(resources: dict[str, Any],
     [allowed] = [
         each for each in resources["AdministratorsPolicy"]["PolicyDocument"]["Statement"] if each["Effect"] == "Allow"
     ]
-    assert allowed["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+    assert (allowed["Principal"], allowed["Action"]) == ({"Service": "cloudwatch.amazonaws.com"}, "sns:Publish")
     assert allowed["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
     source = allowed["Condition"]["ArnLike"]["aws:SourceArn"]["Fn::Sub"]
     begin = source.rpartition(":alarm:")[2].removesuffix("*")
@@ -142,8 +169,10 @@ def test_all_that_is_kept_is_encrypted(resources: dict[str, Any], of_type: Find,
         assert len(using) == (1 if key else 0), name
         for statement in using:
             assert (statement["Action"], statement["Resource"]) == (["kms:GenerateDataKey", "kms:Decrypt"], [key])
-            [services] = statement["Condition"]["StringEquals"].values()
-            assert [each["Fn::Sub"].partition(".")[0] for each in services] == ["s3", "sqs", "sns"]
+            services = [
+                {"Fn::Sub": f"{service}.${{AWS::Region}}.${{AWS::URLSuffix}}"} for service in ("s3", "sqs", "sns")
+            ]
+            assert statement["Condition"] == {"StringEquals": {"kms:ViaService": services}}
 
 
 def test_a_new_key_is_kept_turned_and_open_to_alarms_and_logs(
@@ -204,13 +233,42 @@ def test_a_vpc_without_ways_out_gets_one_to_each_service_that_is_called(
     assert reached == (gateway | dict.fromkeys(called - {"s3"}, "Interface") if truths["MakesEndpoints"] else {})
     for endpoint in endpoints:
         assert endpoint["VpcId"] == {"Ref": "EndpointsVpcId"}
+        assert endpoint["PolicyDocument"]["Statement"] == [OF_THIS_ACCOUNT]
         if endpoint["VpcEndpointType"] == "Interface":
+            assert endpoint["SubnetIds"] == {"Ref": "SubnetIds"}
             assert endpoint["SecurityGroupIds"] == [{"Ref": "EndpointsSecurityGroup"}]
             assert endpoint["PrivateDnsEnabled"] is True
+        else:
+            assert endpoint["RouteTableIds"] == {"Ref": "RouteTableIds"}
     if truths["MakesEndpoints"]:
+        assert resources["EndpointsSecurityGroup"]["VpcId"] == {"Ref": "EndpointsVpcId"}
         [way_in] = resources["EndpointsSecurityGroup"]["SecurityGroupIngress"]
         assert (way_in["IpProtocol"], way_in["FromPort"], way_in["ToPort"]) == ("tcp", 443, 443)
         assert way_in["SourceSecurityGroupId"] == {"Fn::Select": [0, {"Ref": "SecurityGroupIds"}]}
+
+
+def test_what_a_role_is_given_by_parameter_is_one_resource(template: dict[str, Any]) -> None:
+    """A whole ARN: with a wildcard in it a statement would be about others too, with less it would be about none."""
+    texts = json.dumps([role["Properties"]["Policies"] for role in template["Resources"].values() if is_role(role)])
+    given = set(re.findall(r'{"Ref": "(\w+)"}', texts)) & set(template["Parameters"])
+    arns = {
+        "DatabaseSecretArn": "arn:aws:secretsmanager:eu-west-2:123456789012:secret:prod/a_b+c=d.e@f-AbCd12",
+        "DatabaseIamUser": USER,
+        "EncryptionKey": KEY,
+    }
+    assert given <= set(arns)
+    for name, arn in arns.items():
+        pattern = template["Parameters"][name]["AllowedPattern"]
+        assert re.search(pattern, arn), name
+        for wrong in (f"{arn}*", f"{arn[:-6]}??????", f"{arn.rpartition(':')[0]}:*"):
+            assert not re.search(pattern, wrong), (name, wrong)
+    short = arns["DatabaseSecretArn"][:-7]
+    assert not re.search(template["Parameters"]["DatabaseSecretArn"]["AllowedPattern"], short)
+
+
+def is_role(resource: dict[str, Any]) -> bool:
+    """Say whether a resource is a role."""
+    return bool(resource["Type"] == "AWS::IAM::Role")
 
 
 def test_what_checkov_finds_is_waived_with_a_reason() -> None:

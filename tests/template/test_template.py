@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from aws_lambda_powertools.shared import constants as powertools
 
-from tests.template.conftest import ROOT, VARIANTS, Find, statements, truths_of
+from tests.template.conftest import PUBLIC, ROOT, USER, VARIANTS, Find, refusals_of, statements, truths_of
 from tidelog.errors import InvalidSetting
 from tidelog.settings import read_scheduler_settings, read_worker_settings
 
@@ -30,6 +30,26 @@ def test_each_condition_is_met_by_some_variant_and_not_by_another() -> None:
     met = [truths_of(parameters) for parameters in VARIANTS.values()]
     for condition in met[0]:
         assert {truths[condition] for truths in met} == {True, False}, condition
+
+
+@pytest.mark.parametrize("parameters", VARIANTS.values(), ids=VARIANTS)
+def test_parameters_that_go_together_are_taken(parameters: dict[str, str]) -> None:
+    """Each variant of these tests."""
+    assert refusals_of(parameters) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "refusal"),
+    [
+        ({"SubnetIds": "subnet-1"}, "SubnetIds need SecurityGroupIds"),
+        ({"EndpointsVpcId": "vpc-1a"}, "EndpointsVpcId needs SubnetIds"),
+        ({"DatabaseIamUser": USER, "DatabaseTls": "require"}, "DatabaseIamUser needs DatabaseTls=verify-full"),
+    ],
+)
+def test_parameters_that_need_others_are_refused_without_them(parameters: dict[str, str], refusal: str) -> None:
+    """Before anything is made of them, in words."""
+    [said] = refusals_of({**PUBLIC, **parameters})
+    assert said.startswith(refusal)
 
 
 @pytest.mark.parametrize("command", [("sam", "validate", "--lint", "--template"), ("cfn-lint",)], ids=lambda c: c[0])
@@ -230,6 +250,15 @@ ALARMS = {
 tell of, which stays as it was."""
 
 
+THRESHOLDS = {
+    "NoTickAlarm": (1, "LessThanThreshold"),
+    "StaleTablesAlarm": ({"Ref": "StaleSeconds"}, "GreaterThanOrEqualToThreshold"),
+    "OldestMessageAlarm": ({"Ref": "StaleSeconds"}, "GreaterThanOrEqualToThreshold"),
+    "HorizonAlarm": ({"Ref": "HorizonSeconds"}, "GreaterThanOrEqualToThreshold"),
+}
+"""Where it is not one of something, or more."""
+
+
 def test_whatever_fails_or_falls_silent_has_an_alarm_with_words(of_type: Find, parameters: dict[str, str]) -> None:
     """Each tells of ALARM and of OK, says in its description which stack and what to look at, and watches one thing."""
     alarms = of_type("CloudWatch::Alarm")
@@ -242,6 +271,12 @@ def test_whatever_fails_or_falls_silent_has_an_alarm_with_words(of_type: Find, p
         assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": "Administrators"}]
         assert "${AWS::StackName}" in alarm["AlarmDescription"]["Fn::Sub"], name
         assert len(alarm["AlarmDescription"]["Fn::Sub"]) < 900  # CloudWatch takes 1024 characters
+        threshold, operator = THRESHOLDS.get(name, (1, "GreaterThanOrEqualToThreshold"))
+        assert (alarm["Threshold"], alarm["ComparisonOperator"]) == (threshold, operator), name
+        assert alarm["EvaluationPeriods"] == (2 if name == "DeadLettersAlarm" else 1), name
+        assert alarm["Period"] == {"Ref": "StaleSeconds"} if name == "NoTickAlarm" else alarm["Period"] in (60, 300), (
+            name
+        )
         (dimension,) = alarm["Dimensions"]
         assert (
             dimension["Name"]

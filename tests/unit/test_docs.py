@@ -27,7 +27,7 @@ OUTWARD = {
     "working", "configurations", "watching", "backfilling", "chunking", "sweeping", "dispatch", "parts", "requesting",
     "altering", "history", "stores", "surveying", "rebuilding", "ticks", "verifying", "auditing", "playback",
     "spooling", "matching", "comparing", "workbench", "read", "stored", "idling", "memory", "refusals", "clients",
-    "scheduler",
+    "scheduler", "timelines",
 }  # fmt: skip
 
 

@@ -173,8 +173,16 @@ WHATS: st.SearchStrategy[What] = st.one_of(
     st.builds(Supplied, segment=SEGMENTS, sequential_id=st.integers(1, 10**6), timestamp=MAYBE),
     st.builds(Advanced, reading=READINGS),
     st.builds(SchemaChanged, schema=TEXT, difference=TEXT, outdated=TEXT, again=st.booleans(), remedy=TEXT),
-    st.builds(PartitionsChanged, partitions=TEXT, difference=TEXT),
-    st.builds(TimelineStarted, timeline=st.integers(2, 9), reason=TEXT, database=DATABASES, resume=st.none() | STATES),
+    st.builds(PartitionsChanged, partitions=TEXT, difference=TEXT, again=st.lists(st.integers(0, 9)).map(tuple)),
+    st.builds(
+        TimelineStarted,
+        timeline=st.integers(2, 9),
+        reason=TEXT,
+        database=DATABASES,
+        resume=st.none() | STATES,
+        outdated=TEXT,
+        remedy=TEXT,
+    ),
     st.builds(Remade, of=st.integers(1, 10**6), segment=SEGMENTS),
     PLAN_EVENTS,
 )
@@ -377,6 +385,16 @@ def test_other_events_leave_the_window_where_it_is(before: State, segment: Segme
     ]
     for what, changes in others:
         assert events.fold(before, what) == msgspec.structs.replace(before, **moved, **changes)
+
+
+@given(STATES, st.lists(st.integers(0, 9), max_size=3).map(tuple))
+def test_a_partition_that_may_have_been_altered_counts_as_never_read(before: State, again: tuple[int, ...]) -> None:
+    """Where the others are read from is left alone."""
+    state = events.fold(before, PartitionsChanged("these", "what", again))
+    assert state.leaves == tuple(oid for oid in before.leaves if oid not in again)
+    assert state.past == {oid: past for oid, past in before.past.items() if oid not in again}
+    kept = msgspec.structs.replace(state, leaves=before.leaves, past=before.past, partitions=before.partitions)
+    assert kept == msgspec.structs.replace(before, offset=before.offset + 1)
 
 
 @given(STATES, WHATS)

@@ -1,0 +1,145 @@
+"""A socket as the driver wants it, a file for messages; and for the rows of a COPY, by the buffer."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+_BUFFER = 2**17
+_ENOUGH = 2**16
+_MOST = 2**20
+_PATIENCE_SECONDS = 0.05
+_HEADER = 5
+_ROW = ord("d")
+_NEXT_ROW = b"\nd\0"
+
+
+class Wire:
+    """Reads from a socket as much as there is, and hands it out.
+
+    A message of PostgreSQL's protocol is a letter, four bytes for its length without the letter, and its content. In a
+    COPY each row is a message `d` whose text ends with a newline and holds no NUL (PostgreSQL documentation, "Message
+    Formats"). So where a newline, `d` and a NUL stand, a row of less than 16 MiB begins behind the newline.
+
+    Args:
+        sock: the socket. `close` closes it.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = memoryview(bytearray(_BUFFER))
+        self._bytes: bytearray = self._buffer.obj  # type: ignore[assignment] # that very one
+        self._begin = self._end = 0
+        self._odd = 0
+        """Up to where messages lie that were not taken for rows."""
+        self._said = bytearray()
+
+    def write(self, data: bytes) -> None:
+        """Keep what is to be sent."""
+        self._said += data
+
+    def flush(self) -> None:
+        """Send it."""
+        said, self._said = self._said, bytearray()
+        self._sock.sendall(said)
+
+    def read(self, size: int) -> bytes:
+        """Read so many bytes, or fewer where the server says no more."""
+        taken = self._taken(size)
+        if len(taken) == size:
+            return taken
+        parts, missing = [taken], size - len(taken)
+        while missing >= _BUFFER:
+            if not (part := self._sock.recv(min(missing, _MOST))):
+                return b"".join(parts)
+            parts.append(part)
+            missing -= len(part)
+        while missing and self._fill():
+            parts.append(self._taken(missing))
+            missing -= len(parts[-1])
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+    def pass_on(self, take: Callable[[memoryview], bool]) -> None:
+        """Pass on rows, many at a time, until there is a message that the driver has to read.
+
+        The last message that was read has to be a row: then the server says more without being asked.
+
+        Args:
+            take: gets messages, and says whether they are rows, all of them. What a server says in between may hold
+                what looks like a row; if it does not take them, the driver has to read them one by one.
+        """
+        while self._begin >= self._odd:
+            end = self._gathered()
+            if end == self._begin:
+                return
+            if not take(self._buffer[self._begin : end]):
+                self._odd = end
+                return
+            self._begin = end
+
+    def _gathered(self) -> int:
+        """Wait until there are many rows, or no more for now; return where the last whole one ends."""
+        end, more = self._rows_end()
+        while more and end - self._begin < _ENOUGH and self._end - self._begin < _BUFFER:
+            if not self._fill(seconds=_PATIENCE_SECONDS if end > self._begin else None):
+                break
+            end, more = self._rows_end()
+        return end
+
+    def _rows_end(self) -> tuple[int, bool]:
+        """Return where the last whole row seems to end, and whether the server seems to be about to send more."""
+        at = self._last_row()
+        while self._end - at >= _HEADER:
+            if self._bytes[at] != _ROW:
+                return at, False
+            following = at + 1 + int.from_bytes(self._buffer[at + 1 : at + _HEADER])
+            if following > self._end:
+                break
+            at = following
+        return at, True
+
+    def _last_row(self) -> int:
+        """Return where the last row in the buffer seems to begin."""
+        at = self._end
+        while (at := self._bytes.rfind(_NEXT_ROW, self._begin, at) + 1) > self._begin:
+            if not (self._is_header(at - 2) or self._is_header(at - 3)):
+                return at
+            at += 1  # It is in the middle of a length.
+        return self._begin
+
+    def _is_header(self, at: int) -> bool:
+        """Say whether a row begins somewhere: no row holds a newline but its last byte."""
+        first = at == self._begin
+        return at >= self._begin and self._bytes[at] == _ROW and (first or self._bytes[at - 1] == _NEXT_ROW[0])
+
+    def _taken(self, size: int) -> bytes:
+        begin, self._begin = self._begin, min(self._begin + size, self._end)
+        return bytes(self._buffer[begin : self._begin])
+
+    def _fill(self, seconds: float | None = None) -> bool:
+        """Read what there is; return whether there was something, within some seconds or before the end."""
+        if self._begin == self._end:
+            self._begin = self._end = self._odd = 0
+        elif self._begin and self._end > _ENOUGH:
+            held = self._end - self._begin
+            self._buffer[:held] = self._buffer[self._begin : self._end]
+            self._begin, self._end, self._odd = 0, held, max(0, self._odd - self._begin)
+        read = self._read_into(self._buffer[self._end :], seconds)
+        self._end += read
+        return read > 0
+
+    def _read_into(self, buffer: memoryview, seconds: float | None) -> int:
+        if seconds is None:
+            return self._sock.recv_into(buffer)
+        usual = self._sock.gettimeout()
+        self._sock.settimeout(seconds)
+        try:
+            return self._sock.recv_into(buffer)
+        except TimeoutError:
+            return 0
+        finally:
+            self._sock.settimeout(usual)
