@@ -253,10 +253,11 @@ class Tide:
         """Run a table once."""
         return self.ingestion(**parts).ingest(TableName.parse(table), seconds=SECONDS)
 
-    def sweep(self, table: str = "public.t", **parts: Any) -> Run:
+    def sweep(self, table: str = "public.t", *, request: str = "", **parts: Any) -> Run:
         """Have a table swept, up to its messages."""
         received = Received("m", "r", "", "q", "g", 1, "2026-11-23T12:00:00+00:00")
-        return self.jobs(**parts).do(messages.sweep(TableName.parse(table)), received, seconds=SECONDS)
+        wanted = messages.sweep(TableName.parse(table), request=request)
+        return self.jobs(**parts).do(wanted, received, seconds=SECONDS)
 
     def read_chunks(self, messages: Sequence[Message] | None = None, **parts: Any) -> list[Run]:
         """Read the chunks of some messages, or of all that were sent, and of those that these send in turn."""

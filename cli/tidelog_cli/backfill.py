@@ -20,7 +20,7 @@ from tidelog.tables import TableName
 from tidelog_cli import prices
 from tidelog_cli.following import Wanted, follow, show_ended
 from tidelog_cli.naming import table_name
-from tidelog_cli.output import aligned, confirm, console, counted, duration, live_count, size
+from tidelog_cli.output import confirm, console, counted, duration, fitted, live_count, live_spinner, size
 from tidelog_cli.progress import Progress, plans_under_way
 from tidelog_cli.stack import Stack, StackName
 
@@ -111,7 +111,8 @@ def list_plans(
         console().print("No large read is under way.")
     else:
         headings = ("plan", "reads", "chunks", "bytes", "rows", "left")
-        console().print(aligned(headings, [_row(each, now) for each in found], left=2, prose="reads"))
+        screen, rows, left = console(), [_row(each, now) for each in found], headings[:2]
+        screen.print(fitted(headings, rows, left=left, spare=("rows", "bytes"), screen=screen, prose="reads"))
 
 
 @app.command()
@@ -120,6 +121,7 @@ def cancel(
     stack: StackName,
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Drop the chunks of a plan that are not read yet. What was read stays."""
     found = Stack.find(stack)
@@ -138,16 +140,28 @@ def cancel(
         return ChunksDropped(open_plan.number, ((1, open_plan.chunks),), "it was cancelled", unread=True)
 
     _, event = found.ledger.append_if(progress.table, progress.state, drop, finished=0)
-    console().print(f"cancelled {plan}: {counted(left, 'chunk')} dropped" if event else f"{plan} is over")
+    if as_json:
+        dropped = left if event else 0
+        typer.echo(json.dumps({"plan": progress.name, "cancelled": event is not None, "dropped": dropped}, indent=1))
+    else:
+        console().print(f"cancelled {plan}: {counted(left, 'chunk')} dropped" if event else f"{plan} is over")
 
 
 @app.command()
-def resume(stack: StackName, plan: Annotated[str | None, typer.Argument(metavar="[PLAN]")] = None) -> None:
+def resume(
+    stack: StackName, plan: Annotated[str | None, typer.Argument(metavar="[PLAN]")] = None, *, as_json: AsJson = False
+) -> None:
     """Send the messages of unread chunks again, should they be lost: a queue was purged, dead letters were dropped."""
     found = Stack.find(stack)
+    sent = {}
     for progress in [_named(found, plan)] if plan else _under_way(found, None):
-        sent = send_again(found, progress)
-        console().print(f"{progress.name}: sent {counted(sent, 'chunk')}")
+        sent[progress.name] = send_again(found, progress)
+        if not as_json:
+            console().print(f"{progress.name}: sent {counted(sent[progress.name], 'chunk')}")
+    if as_json:
+        typer.echo(json.dumps([{"plan": name, "sent": chunks} for name, chunks in sent.items()], indent=1))
+    elif not sent:
+        console().print("No large read is under way.")
 
 
 def send_again(stack: Stack, progress: Progress) -> int:
@@ -194,7 +208,8 @@ def _request(
 
 def ask(stack: Stack, request: Mapping[str, Any], *, dry_run: bool = False) -> list[dict[str, Any]]:
     """Have backfills sent, or only checked; return what each takes."""
-    answer = stack.ask({**request, "dry_run": dry_run})["backfills"]
+    with live_spinner("asking the scheduler what it takes"):
+        answer = stack.ask({**request, "dry_run": dry_run})["backfills"]
     return [{**each, **_cost(stack, each)} for each in answer]
 
 
@@ -228,7 +243,8 @@ def show(screen: Console, rows: Iterable[Mapping[str, Any]]) -> None:
         )
         for each in rows
     ]
-    screen.print(aligned(("table", "rows, about", "bytes read", "chunks", "takes about", "costs about"), lines))
+    headings = ("table", "rows, about", "bytes read", "chunks", "takes about", "costs about")
+    screen.print(fitted(headings, lines, left=("table",), spare=("chunks", "bytes read"), screen=screen))
     for each in rows:
         screen.print(f"{each['table']}: {each['reason']}")
 

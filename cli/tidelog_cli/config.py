@@ -12,7 +12,7 @@ from rich.console import Console
 from tidelog.configuration import KEYS, TABLE_KEYS, Configuration, Value
 from tidelog.configurations import Document
 from tidelog.errors import InvalidSetting
-from tidelog_cli.output import aligned, console
+from tidelog_cli.output import console, fitted
 from tidelog_cli.stack import StackName, find_configurations
 
 app = typer.Typer(
@@ -108,7 +108,8 @@ def _print_sections(screen: Console, configuration: Configuration) -> None:
     used = [key for key in TABLE_KEYS if any(key in section.values for section in configuration.tables)]
     rows = [(section.pattern, *(_words(section.values.get(key)) for key in used)) for section in configuration.tables]
     if rows:
-        screen.print(aligned(("tables", *used), rows, left=1 + len(used)))
+        headings = ("tables", *used)
+        screen.print(fitted(headings, rows, left=headings, screen=screen))
     if len(rows) > 1:
         screen.print("Of several that meet a table, later ones win key by key.")
 

@@ -16,7 +16,7 @@ from tidelog.failures import store_errors
 from tidelog.history import History
 from tidelog_cli.costs import HOURS, LOOKS, Activity, Item, Setup, assumptions, bill, not_counted
 from tidelog_cli.growth import WINDOW, growth_of
-from tidelog_cli.output import aligned, console, duration, live_count
+from tidelog_cli.output import console, duration, fitted, live_count
 from tidelog_cli.place import AnyLake, AnyStack, find_place
 from tidelog_cli.prices import CHECKED, PRICES, US_EAST_1
 from tidelog_cli.stack import Stack
@@ -166,7 +166,8 @@ def _show(screen: Console, items: Sequence[Item], said: Iterable[str], left: Ite
     rows = [(item.service, item.what, _amount(item.quantity), _price(item), _money(item.dollars)) for item in items]
     total = sum(item.dollars for item in items)
     headings = ("service", "for", "a month", "list price", "dollars a month")
-    screen.print(aligned(headings, [*rows, ("", "", "", "", _money(total))], left=2))
+    rows.append(("", "", "", "", _money(total)))
+    screen.print(fitted(headings, rows, left=("service", "for"), spare=("list price",), screen=screen, prose="for"))
     for title, lines in (("This rests on", said), ("Not counted", left)):
         screen.print(title, style="bold")
         for line in lines:

@@ -16,7 +16,7 @@ from tidelog.deadletters import DeadLetters, Letter
 from tidelog.errors import InvalidMessage
 from tidelog.messages import Ingest, decode
 from tidelog.tables import TableName
-from tidelog_cli.output import aligned, console, counted, live_count
+from tidelog_cli.output import console, counted, fitted, live_count
 from tidelog_cli.stack import Stack, StackName
 
 app = typer.Typer(
@@ -53,7 +53,8 @@ def print_letters(screen: Console, stack: Stack, table: str | None = None) -> No
     else:
         now = datetime.now(UTC)
         headings = ("id", "table", "error", "what to do", "tries", "age")
-        screen.print(aligned(headings, [_row(letter, now) for letter in letters], left=4, prose="what to do"))
+        rows, left = [_row(letter, now) for letter in letters], headings[:4]
+        screen.print(fitted(headings, rows, left=left, spare=("tries",), screen=screen, prose="what to do"))
         screen.print(f"tidelog dead-letters show ID --stack {stack.name}  says why, and the whole of it.")
     if table is None and (unseen := dead_letters.count() - len(letters)) > 0:
         screen.print(
@@ -80,9 +81,16 @@ def redrive(
     table: Table = None,
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent back.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Send letters back to the queues they came from: all, or those of one table. Mend the cause first."""
-    send_back(console(), Stack.find(stack), table, dry_run=dry_run)
+    found = Stack.find(stack)
+    if not as_json:
+        send_back(console(), found, table, dry_run=dry_run)
+        return
+    sent, removed = _send_back(found, table, dry_run=dry_run)
+    listed = [{"id": each.id, "table": each.table or None, "queue": each.origin.queue} for each in sent]
+    typer.echo(json.dumps({"dry_run": dry_run, "sent": listed, "removed": removed}, indent=1))
 
 
 def send_back(screen: Console, stack: Stack, table: str | None = None, *, dry_run: bool = False) -> None:
@@ -90,35 +98,52 @@ def send_back(screen: Console, stack: Stack, table: str | None = None, *, dry_ru
 
     Of those that ask for the same table to be ingested one goes back and the others are removed: a run reads all.
     """
+
+    def tell(letter: Letter) -> None:
+        screen.print(
+            f"{'would send' if dry_run else 'sent'} {letter.id[:_SHORT]} back to {letter.origin.queue}: "
+            f"{letter.table or _cut(letter.body, _WHY)}",
+        )
+
+    sent, removed = _send_back(stack, table, dry_run=dry_run, tell=tell)
+    of, would = f" of {table}" if table else "", "would be " if dry_run else ""
+    screen.print(f"{counted(len(sent), 'message')}{of} {would}sent back.")
+    if removed:
+        screen.print(f"{counted(removed, 'message')} that ask for the same {would}removed: one run reads all.")
+
+
+def _send_back(
+    stack: Stack, table: str | None, *, dry_run: bool, tell: Callable[[Letter], object] = lambda _: None
+) -> tuple[list[Letter], int]:
+    """Send letters back; return them, and how many were removed, or would be. Each is told of as it goes."""
     dead_letters = stack.dead_letters
-    sent: dict[tuple[str, str], int] = {}
+    sent: dict[tuple[str, str], Letter] = {}
+    removed = 0
     with dead_letters.opened() as letters:
         for letter in _chosen(letters, table):
             errand = (letter.origin.queue, _table_to_ingest(letter) or letter.id)
-            sent[errand] = sent.get(errand, 0) + 1
-            if sent[errand] > 1:
+            if errand in sent:
+                removed += 1
                 if not dry_run:
                     dead_letters.remove(letter)
                 continue
+            sent[errand] = letter
             if not dry_run:
                 dead_letters.redrive(letter, stack.queues)
-            screen.print(
-                f"{'would send' if dry_run else 'sent'} {letter.id[:_SHORT]} back to {letter.origin.queue}: "
-                f"{letter.table or _cut(letter.body, _WHY)}",
-            )
-    of, would = f" of {table}" if table else "", "would be " if dry_run else ""
-    screen.print(f"{counted(len(sent), 'message')}{of} {would}sent back.")
-    if more := sum(sent.values()) - len(sent):
-        screen.print(f"{counted(more, 'message')} that ask for the same {would}removed: one run reads all.")
+            tell(letter)
+    return [*sent.values()], removed
 
 
 @app.command()
-def drop(letter_id: LetterId, stack: StackName) -> None:
+def drop(letter_id: LetterId, stack: StackName, *, as_json: AsJson = False) -> None:
     """Delete one letter for good."""
     dead_letters = Stack.find(stack).dead_letters
     with _found(dead_letters, letter_id) as letter:
         dead_letters.remove(letter)
-    console().print(f"dropped {letter.id[:_SHORT]}: {letter.table or _cut(letter.body, _WHY)}")
+    if as_json:
+        typer.echo(json.dumps({"dropped": _as_json(letter)}, indent=1))
+    else:
+        console().print(f"dropped {letter.id[:_SHORT]}: {letter.table or _cut(letter.body, _WHY)}")
 
 
 def _sorted(dead_letters: DeadLetters, table: str | None) -> list[Letter]:

@@ -114,6 +114,7 @@ def _show_lake(screen: Console, lake: Path, tick: TickResult) -> None:
         f"find {lake} -name '*.jsonl.gz' | sort",
         f"zcat {path} | head -3",
         f"cat {lake}/ledger/{largest.table}/000000000002.json",
+        f".venv/bin/tidelog latest {largest.table} --lake {lake} --to {largest.table}.parquet",
         ".venv/bin/tidelog local run --database postgresql://user@host:5432/yours --lake mylake",
     ):
         screen.print(f"  {command}")

@@ -18,7 +18,7 @@ from tidelog.history import History
 from tidelog.lake import read_segment_key
 from tidelog.tables import TableName
 from tidelog_cli.naming import table_name
-from tidelog_cli.output import aligned, console, live_count, moment, size
+from tidelog_cli.output import console, fitted, live_count, moment, size
 from tidelog_cli.place import AnyLake, AnyStack, find_place
 from tidelog_cli.plot import bars
 from tidelog_cli.stack import AT_ONCE
@@ -73,7 +73,8 @@ def history(
     screen = console()
     headings = ("offset", "when", "increment", "rows", "bytes", "what happened")
     rows = [_row(event) for event in events]
-    screen.print(aligned(headings, rows, left=0, prose="what happened"))
+    what, spare = headings[-1], ("increment", "bytes")
+    screen.print(fitted(headings, rows, left=(what,), spare=spare, screen=screen, prose=what))
     _plot(screen, starts, each, counts)
 
 

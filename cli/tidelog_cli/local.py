@@ -13,9 +13,12 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 from rich.console import Console
 
+from tidelog.credentials import Credentials
+from tidelog.failures import database_errors
 from tidelog_cli.address import ChunkMegabytes, ConfigFile, Database, Exclude, Tables, read_address
 from tidelog_cli.backfill import send_again
 from tidelog_cli.config import read_document
@@ -110,12 +113,14 @@ def deployed(
     Raises:
         typer.BadParameter: the database's address can't be used.
         InvalidSetting: the configuration can't be used.
+        AccessDenied, DatabaseUnreachable, DatabaseBusy: the database does not let anybody in.
     """
     from tidelog_sandbox.sandbox import Sandbox  # noqa: PLC0415 - it takes long to load, and --help needs none of it
 
     document = read_document(config) if config else None
     content, tls = read_address(database)
     lake.mkdir(parents=True, exist_ok=True)
+    _knock(msgspec.convert(content, Credentials), tls)
     parameters = {
         "AdminEmail": "administrator@example.com",
         "Schedule": schedule,
@@ -133,6 +138,14 @@ def deployed(
         _take_up_plans(deployment)
         sandbox.start_mappings()
         yield sandbox
+
+
+def _knock(credentials: Credentials, tls: str) -> None:
+    """Connect once: an address that does not work is told at once, and not after a deployment."""
+    from tidelog.connection import connect  # noqa: PLC0415 - the driver; --help needs none of it
+
+    with database_errors("connect to", credentials):
+        connect(credentials, tls, lock_seconds=0).close()
 
 
 def _take_up_plans(stack: Stack) -> None:
@@ -203,7 +216,8 @@ def _line(result: TableResult) -> str:
         then = f"again in {result.again} s" if result.then == "retried" else "it lies in the dead letters"
         return f"{result.table}  failed, {then}: {result.reason}"
     if result.outcome == "planned":
-        return f"{result.table}  planned in {counted(result.chunks, 'chunk')}"
+        chunks = f"planned in {counted(result.chunks, 'chunk')}"
+        return f"{result.table}  {chunks if result.chunks else 'nothing to read in chunks'}"
     number = f"increment {result.sequential_id}" if result.outcome == "ingested" else "snapshot"
     if result.chunk:
         number = f"chunk {result.chunk} of {result.chunks}"

@@ -6,18 +6,30 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Literal
 
 import typer
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.prompt import Confirm
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 _WIDE = 240  # where nobody looks, nothing is cut off
+_ENDLESS = 100_000
+_FEW_WORDS = 24
 
 # What a terminal takes for an order to it, and what turns the direction of writing: names may hold it.
 _ORDERS = {*range(32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {ord("\n"), ord("\t")}
@@ -81,30 +93,37 @@ def fitted(
     rows: Sequence[Sequence[str]],
     *,
     left: Sequence[str],
-    spare: Sequence[str],
     screen: Console,
+    spare: Sequence[str] = (),
+    prose: str = "",
 ) -> Table:
-    """Return a plain table that fits on the screen: columns are left out until it does, first empty ones, then `spare`.
+    """Return a plain table that fits on the screen: columns are left out until it does, the empty ones, then `spare`.
 
-    If it still does not fit, the texts of the columns `left`, which are aligned to the left, take more lines.
+    Before one is left out, the column headed `prose` takes more lines, as long as some words have room beside each
+    other. If all that does not do, the texts of the columns `left`, which are aligned to the left, take more lines.
     """
     kept = list(headings)
     empty = [heading for number, heading in enumerate(headings) if not any(row[number] for row in rows)]
-    for out in (*empty, *(heading for heading in spare if heading not in empty), None):
+    shrinks = _beyond([prose, *(row[headings.index(prose)] for row in rows)]) if prose else 0
+    for out in (empty, *([heading] for heading in spare if heading not in empty), None):
         chosen = [headings.index(heading) for heading in kept]
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
         for heading in kept:
-            folds = heading in left
-            table.add_column(heading, justify="left" if folds else "right", no_wrap=not folds, overflow="fold")
+            folds = heading == prose or (out is None and heading in left)
+            side: Literal["left", "right"] = "left" if heading in left else "right"
+            table.add_column(heading, justify=side, no_wrap=not folds, overflow="fold")
         for row in rows:
             table.add_row(*(row[number] for number in chosen))
-        if (
-            out is None
-            or Measurement.get(screen, screen.options.update(width=_WIDE * 2), table).maximum <= screen.width
-        ):
+        wanted = Measurement.get(screen, screen.options.update(width=_ENDLESS), table).maximum
+        if out is None or wanted - shrinks * (prose in kept) <= screen.width:
             break
-        kept.remove(out)
+        kept = [heading for heading in kept if heading not in out]
     return table
+
+
+def _beyond(texts: Iterable[str]) -> int:
+    """Return by how much the widest line of some texts is wider than a few words."""
+    return max(0, *(cell_len(line) - _FEW_WORDS for text in texts for line in text.split("\n")))
 
 
 def confirm(question: str) -> None:
@@ -115,6 +134,15 @@ def confirm(question: str) -> None:
     """
     if not Confirm.ask(Text(question), console=console(err=True), default=False):
         raise typer.Abort
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """How long it takes yet, in so many words, where that can be said."""
+
+    def render(self, task: Task) -> Text:
+        """Return it."""
+        shown = super().render(task)
+        return shown.append(" left") if shown else shown
 
 
 class Line:
@@ -156,6 +184,16 @@ def live_count(title: str) -> Iterator[Callable[[int], object]]:
 
 
 @contextmanager
+def live_spinner(title: str) -> Iterator[None]:
+    """Show that an answer is waited for, on a terminal; elsewhere nothing."""
+    screen = console(err=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        progress.add_task(title, total=None)
+        yield
+
+
+@contextmanager
 def live_bar(title: str) -> Iterator[Callable[[int, int, str], object]]:
     """Show a bar on a terminal, with what is done, what there is in all, and a text beside; elsewhere nothing."""
     screen = console(err=True)
@@ -164,8 +202,7 @@ def live_bar(title: str) -> Iterator[Callable[[int, int, str], object]]:
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        _TimeLeft(),
     )
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task(title, total=None)

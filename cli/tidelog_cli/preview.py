@@ -20,11 +20,13 @@ from tidelog.selection import Selection
 from tidelog.surveying import Survey, Surveyed, survey
 from tidelog_cli.address import read_address
 from tidelog_cli.config import read_document
-from tidelog_cli.output import aligned, console, counted, live_bar, size
+from tidelog_cli.output import console, counted, fitted, live_bar, size
 
 _SHOWN_STATEMENTS = 4
 _SHOWN_COLUMNS = 6
 _HEADINGS = ("table", "key", "timestamps", "size", "rows, about", "first read", "how new rows are found")
+_LEFT = ("table", "key", "timestamps", "how new rows are found")
+_SPARE = ("first read", "rows, about", "timestamps", "key")
 
 
 def preview(
@@ -65,7 +67,8 @@ def show(screen: Console, found: Survey) -> None:
     """Print a survey."""
     readable = [each for each in found.tables if each.found and each.strategy]
     if readable:
-        screen.print(aligned(_HEADINGS, [_row(each) for each in readable], left=3, prose=_HEADINGS[-1]))
+        rows = [_row(each) for each in readable]
+        screen.print(fitted(_HEADINGS, rows, left=_LEFT, spare=_SPARE, screen=screen, prose=_HEADINGS[-1]))
     else:
         screen.print("There is no table to ingest.")
     obstacles = [(str(each.table), advice) for each in found.tables for advice in each.obstacles]

@@ -17,7 +17,7 @@ from tidelog.segment import Segments
 from tidelog.stores import Bucket
 from tidelog.tables import TableName
 from tidelog_cli.naming import table_name
-from tidelog_cli.output import aligned, confirm, console, live_bar
+from tidelog_cli.output import confirm, console, fitted, live_bar
 from tidelog_cli.stack import AT_ONCE, Stack, StackName
 
 
@@ -90,7 +90,7 @@ def _show(differing: list[Comparison], count: int) -> None:
         )
         for each in differing
     ]
-    screen.print(aligned(headings, rows, left=4, prose="why"))
+    screen.print(fitted(headings, rows, left=headings, screen=screen))
 
 
 def _words(summary: Summary | None) -> str:

@@ -11,7 +11,7 @@ import typer
 
 from tidelog.messages import VERSION
 from tidelog_cli.naming import table_name
-from tidelog_cli.output import aligned, console, counted, size
+from tidelog_cli.output import console, counted, fitted, live_spinner, size
 from tidelog_cli.stack import Stack, StackName
 from tidelog_cli.trying import Tried, Trying
 
@@ -35,7 +35,8 @@ def run(
     found = Stack.find(stack)
     names = [str(table_name(table)) for table in tables or ()]
     trying = Trying(found) if wait else None
-    sent, refused, request = _some(found, names) if names else _tick(found, wanted=wait)
+    with live_spinner("asking the scheduler"):
+        sent, refused, request = _some(found, names) if names else _tick(found, wanted=wait)
     tried = trying.follow(sent, request) if trying else []
     if as_json:
         told = {"tables": sent, "refused": refused}
@@ -70,7 +71,8 @@ def _show(tried: list[Tried]) -> None:
         rows: list[tuple[Any, ...]] = [
             (each.table, f"{each.rows:,}", size(each.bytes), f"{each.sequential_id:,}", each.note) for each in new
         ]
-        console().print(aligned(("table", "rows", "bytes", "sequential id", ""), rows))
+        screen, headings = console(), ("table", "rows", "bytes", "sequential id", "")
+        screen.print(fitted(headings, rows, left=("table",), screen=screen))
     if unchanged := [each.table for each in tried if not each.events and not each.failed]:
         console().print(f"unchanged: {', '.join(unchanged)}")
     for each in tried:

@@ -18,7 +18,7 @@ from rich.text import Text
 from tidelog.letters import Failure
 from tidelog.plans import OpenPlan
 from tidelog.state import Lack
-from tidelog_cli.output import console, counted, duration, fitted, size
+from tidelog_cli.output import console, counted, duration, fitted, live_spinner, size
 from tidelog_cli.place import AnyLake, AnyStack, find_place
 from tidelog_cli.queues import QueueDepth
 from tidelog_cli.survey import Overview, Standing, Survey
@@ -72,16 +72,24 @@ def status(
                     typer.echo(json.dumps(as_record(overview)))
             else:
                 _draw((render(each, screen, name, stale) for each in _again_and_again(survey)), screen)
-    elif as_json:
-        typer.echo(json.dumps(as_record(survey.take()), indent=1))
+        return
+    overview = _asked(survey)
+    if as_json:
+        typer.echo(json.dumps(as_record(overview), indent=1))
     else:
-        screen.print(render(survey.take(), screen, name, stale))
+        screen.print(render(overview, screen, name, stale))
+
+
+def _asked(survey: Survey) -> Overview:
+    with live_spinner("asking how all stands"):  # The scheduler may have to start for it.
+        return survey.take()
 
 
 def _again_and_again(survey: Survey) -> Iterator[Overview]:
+    yield _asked(survey)
     while True:
-        yield survey.take()
         time.sleep(_REDRAWN_SECONDS)
+        yield survey.take()
 
 
 def _draw(pictures: Iterator[RenderableType], screen: Console) -> None:
@@ -90,7 +98,7 @@ def _draw(pictures: Iterator[RenderableType], screen: Console) -> None:
         for picture in pictures:
             screen.print(picture)
         return
-    with Live(console=screen, auto_refresh=False) as live:
+    with Live(next(pictures), console=screen, auto_refresh=False) as live:
         for picture in pictures:
             live.update(picture, refresh=True)
 

@@ -13,7 +13,7 @@ from tidelog.messages import VERSION
 from tidelog.tables import TableName
 from tidelog_cli.following import Wanted, follow, show_ended
 from tidelog_cli.naming import table_name
-from tidelog_cli.output import console, counted
+from tidelog_cli.output import console, counted, live_spinner
 from tidelog_cli.stack import Stack, StackName
 
 
@@ -37,8 +37,9 @@ def sweep(
     if tables:
         request["tables"] = [str(table_name(table)) for table in tables]
     ledger = found.ledger
-    before = {str(table): ledger.head(table) for table in _known(ledger, tables)} if wait else {}
-    answers = found.ask(request)["sweeps"]
+    with live_spinner("asking the scheduler"):
+        before = {str(table): ledger.head(table) for table in _known(ledger, tables)} if wait else {}
+        answers = found.ask(request)["sweeps"]
     sent = [each["table"] for each in answers]
     wanted = [_wanted(each["table"], head, each["request"]) for each in answers if (head := before.get(each["table"]))]
     done = follow(found, wanted)

@@ -13,7 +13,7 @@ from tidelog.selection import Selection
 from tidelog.state import Lack
 from tidelog.tables import TableName
 from tidelog_cli.address import AnyDatabase, ChunkMegabytes, ConfigFile, Exclude, Tables, TimeBoundMegabytes
-from tidelog_cli.output import aligned, console, duration, moment
+from tidelog_cli.output import console, duration, fitted, live_spinner, moment
 from tidelog_cli.place import AnyStack
 from tidelog_cli.stack import Stack
 
@@ -80,7 +80,8 @@ def _of_stack(stack: str, *, as_json: bool) -> None:
     else:
         headings = ("table", "complete up to", "how it is read")
         rows = [_row(table, summary) for table, summary in known]
-        console().print(aligned(headings, rows, left=3, prose="how it is read"))
+        screen = console()
+        screen.print(fitted(headings, rows, left=headings, screen=screen, prose="how it is read"))
     if horizon and horizon["seconds"] and not as_json:  # A busy database always has some that has just begun.
         console().print(
             f"A transaction holds the horizon, for {duration(horizon['seconds'])} as ticks have seen it: "
@@ -93,7 +94,8 @@ def _of_stack(stack: str, *, as_json: bool) -> None:
 def _horizon(stack: Stack) -> tuple[dict[str, Any] | None, str]:
     """Return who holds the horizon, and why that is not known; what is known of the tables is shown all the same."""
     try:
-        return stack.horizon(), ""
+        with live_spinner("asking who holds the horizon"):
+            return stack.horizon(), ""
     except TidelogError as error:
         return None, str(error)
 

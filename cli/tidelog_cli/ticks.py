@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tidelog.errors import InvalidMessage
 from tidelog.messages import ReadChunk, decode
-from tidelog_cli.output import aligned, console, counted, size
+from tidelog_cli.output import console, counted, fitted, size
 
 if TYPE_CHECKING:
     from tidelog_sandbox.functions import Invocation
@@ -176,7 +176,8 @@ def show_tick(screen: Console, tick: TickResult) -> None:
     if written:
         rows = [_row(table) for table in written]
         total = ("", f"{sum(t.rows for t in written):,}", size(sum(t.bytes for t in written)), "", "")
-        screen.print(aligned(("table", "rows", "bytes", "sequential id", "seconds"), [*rows, total]))
+        headings = ("table", "rows", "bytes", "sequential id", "seconds")
+        screen.print(fitted(headings, [*rows, total], left=("table",), spare=("seconds",), screen=screen))
     unchanged = [table.table for table in tick.tables if table.outcome in ("unchanged", "covered", "waiting")]
     if unchanged:
         screen.print(f"unchanged: {', '.join(unchanged)}")

@@ -24,7 +24,7 @@ from tidelog.tables import TableName
 from tidelog.verification.verdict import Differing, Verified
 from tidelog.verification.verifying import Verifying
 from tidelog_cli.address import read_address
-from tidelog_cli.output import aligned, console, counted, live_bar
+from tidelog_cli.output import console, counted, fitted, live_bar
 from tidelog_cli.place import AnyLake, AnyStack, find_place
 from tidelog_cli.stack import Stack
 
@@ -135,7 +135,8 @@ def _wanted(store: Store, parameters: Parameters | None, tables: list[str] | Non
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="TABLE") from error
         if wanted[-1] not in known:
-            raise typer.BadParameter(f"there is no ledger of {wanted[-1]} in {store}", param_hint="TABLE")
+            reason = f"there is no ledger of {wanted[-1]} in {store}: tidelog status shows which tables there are"
+            raise typer.BadParameter(reason, param_hint="TABLE")
     return wanted
 
 
@@ -160,7 +161,8 @@ def _database(
 def _show(screen: Console, done: list[Verified]) -> None:
     """Print what was found, and what to do about it."""
     headings = ("table", "rows compared", "differing", "pending", "gone", "ledger", "verdict")
-    screen.print(aligned(headings, [_row(each) for each in done]))
+    rows = [_row(each) for each in done]
+    screen.print(fitted(headings, rows, left=("table",), spare=("ledger", "gone", "pending"), screen=screen))
     for each in done:
         for finding in each.findings[:_SHOWN_FINDINGS]:
             screen.print(str(finding))

@@ -75,8 +75,12 @@ def _remedy(what: SchemaChanged | TimelineStarted) -> list[str]:
 def _of_plan(what: PlanEvent) -> str:
     match what:
         case Planned():
+            reason = what.reason.removeprefix(f"{_PLANNED[what.kind]}: ")
+            if not what.chunks:
+                more = reason.partition(". ")[2]
+                return f"{_PLANNED[what.kind]} had nothing to read" + (f". {more}" if more else "")
             instead = f" in place of plan {what.instead.plan}" if what.instead else ""
-            return f"{_PLANNED[what.kind]} was planned in {counted(what.chunks, 'chunk')}{instead}: {what.reason}"
+            return f"{_PLANNED[what.kind]} was planned in {counted(what.chunks, 'chunk')}{instead}: {reason}"
         case Enqueued():
             return f"plan {what.plan}: all messages are sent"
         case ChunkRead():

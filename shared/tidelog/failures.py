@@ -42,6 +42,7 @@ _FIELDS = frozenset("SVCRFLstcdn")
 """Of an error, those that hold names and codes: PostgreSQL documentation, "Error and Notice Message Fields"."""
 
 _ENCODING = "The table holds bytes that are no text in the database's encoding: mend the rows"
+_GIVEN = "in the secret (of a command without one, in --database"
 _ROLE = "Check the policy of the function's role, and the names in the function's environment"
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -52,8 +53,10 @@ _TABLE = (
     _Row("PostgreSQL", "0A", NotIngestible, "The server can't read it here: read it from the primary, or exclude it"),
     _Row("PostgreSQL", "22021 22P05", UnreadableData, _ENCODING),
     _Row("PostgreSQL", "25006", NotIngestible, "Reading it writes: make its functions read-only, or exclude it"),
-    _Row("PostgreSQL", "28", AccessDenied, "Check the user and the password in the secret, and pg_hba.conf"),
-    _Row("PostgreSQL", "3D000", AccessDenied, "Check the name of the database in the secret"),
+    _Row(
+        "PostgreSQL", "28", AccessDenied, f"Check the user and the password {_GIVEN} and PGPASSWORD), and pg_hba.conf"
+    ),
+    _Row("PostgreSQL", "3D000", AccessDenied, f"Check the name of the database {_GIVEN})"),
     _Row("PostgreSQL", "3F000", UnknownTable, "Check the name of the schema"),
     _Row("PostgreSQL", "40", DatabaseBusy, "Transactions were in each other's way; where it goes on, see pg_locks"),
     _Row(

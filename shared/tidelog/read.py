@@ -67,7 +67,7 @@ class Lake:
         except ValueError as error:
             raise UnknownTable("find", name, str(error)) from error
         if next(History(self._store).offsets(table), None) is None:
-            hint = "Check its name: `tables` lists those that are there"
+            hint = "Check its name: `Lake.tables()` has those that are there, and `tidelog status` shows them"
             raise UnknownTable("find", table, "it has no ledger in this lake", hint)
         return LakeTable(self._store, table)
 

@@ -83,6 +83,8 @@ class Sweeping:
         after, event = self._ledger.append_if(table, state, decide, finished=state.offset)
         if event is None:
             return _run(table, after, "waiting", "a sweep is under way")
+        if not plan.chunks:  # None will tell Parameter Store of it.
+            self._publisher.finish_last(table, seconds=deadline - time.monotonic())
         if begun := after.plan(event.offset):
             after = self._dispatch.send_plan(table, after, begun, finished=state.offset)
         run = _run(table, after, "planned", plan.reason)

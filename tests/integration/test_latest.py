@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -264,29 +266,95 @@ def test_a_type_that_carries_every_value_is_the_columns_type(tide: Tide, latest:
     assert lost_rows(file, "public.t") == []
 
 
-def test_a_shop_comes_back_from_files(create_database: CreateDatabase, aws: Aws, latest: Latest) -> None:
-    """All of its tables, after a day of trade, with types and without a remark."""
+@pytest.fixture(scope="module")
+def traded(create_database: CreateDatabase, aws: Aws) -> Iterator[Tide]:
+    """The sample, a shop, after a day of trade."""
     with create_database() as database:
         with database.session() as owner:
             shop.create(owner)
         tide = Tide(database, make_lake(aws.s3, aws.ssm))
-        names = [
-            f"public.{name}"
-            for name in database.column(
-                "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
-            )
-        ]
-        assert len(names) == 11
         for day in range(2):
-            for name in names:
-                tide.ingest(name)
+            for name in tables_of(database):
+                tide.ingest(f"public.{name}")
             with database.session() as owner:
                 if day < 1:
                     shop.do_business(owner, day)
-        for name in names:
-            file = latest(tide, name, "jsonl" if name == "public.payment" else "parquet")
-            assert (file.remarks, lost_rows(file, name)) == ({}, [])
-            file.path.unlink()
+        yield tide
+
+
+def tables_of(database: Database) -> list[str]:
+    """Return the names of a database's own tables."""
+    return database.column(
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1"
+    )
+
+
+def test_a_shop_comes_back_from_files(traded: Tide, latest: Latest) -> None:
+    """All of its tables, with types and without a remark."""
+    names = [f"public.{name}" for name in tables_of(traded.database)]
+    assert len(names) == 11
+    for name in names:
+        file = latest(traded, name, "jsonl" if name == "public.payment" else "parquet")
+        assert (file.remarks, lost_rows(file, name)) == ({}, [])
+        file.path.unlink()
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_shop_that_is_loaded_into_another_database_is_the_same(
+    traded: Tide, latest: Latest, form: str, database: Database
+) -> None:
+    """By EXCEPT ALL both ways, types included: those of the schema document for CSV, those of the file for Parquet."""
+    for name in tables_of(traded.database):
+        file = latest(traded, f"public.{name}", form)
+        types = dict(traded.database.run(_TYPES.format(f"public.{name}")))
+        told = {each["name"]: each["type"] if form == "csv" else postgres_type(each) for each in file.said["columns"]}
+        assert told == (types if form == "csv" else {column: _LOOSE.sub("", kind) for column, kind in types.items()})
+        for place, kinds, text in (("source", types, rows_of(traded.database, name)), ("lake", told, csv_of(file))):
+            columns = ", ".join(f"{identifier(column)} {kind}" for column, kind in kinds.items())
+            database.run(f"CREATE SCHEMA IF NOT EXISTS {place}", f"CREATE TABLE {place}.{name} ({columns})")
+            with database.session() as session:
+                session.run(f"COPY {place}.{name} FROM STDIN (FORMAT csv, HEADER match)", stream=text)
+        assert database.one(f"SELECT count(*) FROM lake.{name}") > 0
+        for one, other in (("source", "lake"), ("lake", "source")):
+            assert database.run(f"TABLE {one}.{name} EXCEPT ALL TABLE {other}.{name} LIMIT 3") == []
+        file.path.unlink()
+
+
+_TYPES = """SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
+            WHERE attrelid = '{}'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum"""
+_LOOSE = re.compile(r"(?<=character varying)\(\d+\)|(?<=timestamp)\(\d\)")
+"""What a type of Parquet does not say: how long a text may be, how exact a time."""
+
+
+def postgres_type(column: dict[str, str]) -> str:
+    """Return what PostgreSQL calls a column's type in Parquet."""
+    kind = column["written_as"]
+    if kind == "VARCHAR":  # It has one text.
+        return "character varying" if column["type"].startswith("character varying") else "text"
+    return kind.lower().replace("decimal", "numeric")
+
+
+def rows_of(database: Database, table: str) -> io.BytesIO:
+    """Return the rows of a table as CSV."""
+    text = io.BytesIO()
+    with database.session() as session:
+        session.run(f"COPY {table} TO STDOUT (FORMAT csv, HEADER)", stream=text)
+    text.seek(0)
+    return text
+
+
+def csv_of(file: Export) -> io.BytesIO:
+    """Return the rows of a file as CSV, as whoever reads Parquet prints them."""
+    import duckdb  # noqa: PLC0415 - what is there when `aws` freezes it is taken for a leak
+
+    if file.path.suffix == ".parquet":
+        copy = file.path.with_suffix(".copy")
+        with duckdb.connect() as connection:
+            connection.execute(f"COPY (FROM {literal(str(file.path))}) TO {literal(str(copy))} (FORMAT csv, HEADER)")
+        text = copy.read_bytes()
+        copy.unlink()
+        return io.BytesIO(text)
+    return io.BytesIO(file.path.read_bytes())
 
 
 @pytest.mark.parametrize("form", FORMATS)

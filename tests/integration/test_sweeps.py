@@ -166,6 +166,17 @@ def test_a_table_that_is_looked_at_row_by_row_needs_no_sweep(tide: Tide) -> None
     assert tide.state().complete_at == tide.state().read_at
 
 
+def test_parameter_store_knows_of_a_sweep_without_chunks(tide: Tide) -> None:
+    """One that a person asks for is an event in any case; no worker comes after it to tell of it."""
+    tide.run("CREATE TABLE t (id int)", "INSERT INTO t VALUES (1)")
+    tide.ingest()
+    assert tide.sweep(request="r").outcome == "planned"
+    assert tide.kinds() == ["snapshotted", "planned"]
+    known = tide.parameters.read(NAME)
+    assert known is not None
+    assert known.offset == tide.state().offset == 2
+
+
 def test_rows_of_ids_above_a_held_horizon_are_the_next_sweep_s(bounded: Tide) -> None:
     """Some of a transaction's rows were emitted ahead, the others hidden: they are swept once the horizon is past."""
     with bounded.database.session() as holder:

@@ -170,9 +170,11 @@ def test_a_plan_is_listed_cancelled_and_taken_up_again(office: Office) -> None:
     assert first == f"{ORDERS}/{begin + 1}"
     listed = office.tidelog("backfill", "list")
     assert re.search(rf"{first} +2024-01-01T00:00:00\+00:00 to 2024-04-01T00:00:00\+00:00 +0 of 13", listed)
-    assert "cancelled" in office.tidelog("backfill", "cancel", first)
+    dropped = json.loads(office.tidelog("backfill", "cancel", first, "--json"))
+    assert dropped == {"plan": first, "cancelled": True, "dropped": 13}
     office.sandbox.client("sqs").purge_queue(QueueUrl=office.sandbox.outputs["BackfillQueueUrl"])
     assert f"{second}: sent 13 chunks" in office.tidelog("backfill", "resume", second)
+    assert json.loads(office.tidelog("backfill", "resume", "--json")) == [{"plan": second, "sent": 13}]
     office.sandbox.start_mappings()
     office.settle()
     assert office.emitted(begin, ORDERS) == list(range(91 * 24))

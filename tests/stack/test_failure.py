@@ -133,6 +133,8 @@ def test_a_table_without_a_grant_is_buried_at_once_told_of_and_read_once_it_is_s
         assert words in mail.body
     office.database.run(f"GRANT SELECT ON orders TO {office.role}")
     assert "1 message would be sent back.\n2 messages that" in office.tidelog("redrive", "--dry-run")
+    told = json.loads(office.tidelog("redrive", "--dry-run", "--json"))
+    assert (told["dry_run"], [each["table"] for each in told["sent"]], told["removed"]) == (True, ["public.orders"], 2)
     assert len(office.letters()) == 3
     assert "1 message of public.orders sent back.\n2 messages" in office.tidelog("redrive", "--table", "public.orders")
     office.settle()
@@ -202,7 +204,7 @@ def test_a_message_too_long_for_its_reason_is_moved_by_the_queue(office: Office)
     assert letter["message"] == body
     assert "is not JSON" in letter["failure"]["reason"]
     assert "(1048576 characters)" in letter["failure"]["reason"]
-    office.tidelog("drop", letter["id"])
+    assert json.loads(office.tidelog("drop", letter["id"], "--json"))["dropped"]["id"] == letter["id"]
 
 
 def test_a_killed_worker_is_told_of_too(office: Office) -> None:

@@ -147,6 +147,7 @@ def test_an_address_that_does_not_work_is_told_what_to_do(url: str, words: str, 
     assert result.returncode in (1, 2)
     assert words in " ".join(result.stderr.replace("│", " ").split())
     assert "Traceback" not in result.stderr
+    assert [*tmp_path.iterdir()] == []  # Nothing was deployed for it.
 
 
 def test_up_keeps_ingesting_on_the_schedule_until_it_is_interrupted(database: Database, tmp_path: Path) -> None:

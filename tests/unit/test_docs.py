@@ -73,6 +73,18 @@ def test_the_readme_lists_every_command_and_no_other() -> None:
     } == commands
 
 
+def test_every_command_that_ends_can_answer_in_json() -> None:
+    """All but the demo, and what goes on until it is interrupted."""
+    root: Any = typer.main.get_command(app)
+    without = {
+        f"{name} {inner}".strip()
+        for name, command in root.loaded().items()
+        for inner, each in (getattr(command, "commands", None) or {"": command}).items()
+        if not any("--json" in option.opts for option in each.params)
+    }
+    assert without == {"demo", "local up"}
+
+
 def test_the_configurations_keys_are_listed_with_their_values() -> None:
     """As the errors put them; and the document that is shown says something of each."""
     listed = re.findall(r"^\| `([a-z]\w+)` \| (.+?) \| .+ \|$", CONFIGURATION, re.MULTILINE)

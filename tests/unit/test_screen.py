@@ -15,7 +15,10 @@ from rich.console import Console
 from tests.stack.command import TIDELOG, environment
 from tests.unit.test_events import WHATS
 from tidelog.events import What
-from tidelog_cli.output import aligned, console, fitted
+from tidelog.plans import Planned, PlannedLeaf
+from tidelog.readings import Reading
+from tidelog.windows import Database
+from tidelog_cli.output import console, fitted
 from tidelog_cli.plot import bars
 from tidelog_cli.wording import in_words
 
@@ -92,6 +95,25 @@ def test_every_event_has_words(what: What) -> None:
     assert "Segment(" not in in_words(what)
 
 
+@pytest.mark.parametrize(
+    ("leaves", "reason", "said"),
+    [
+        (
+            (PlannedLeaf(1, "public.t", 1, 8, 2, 65536),),
+            "a sweep: what is hidden",
+            "a sweep was planned in 2 chunks: what is hidden",
+        ),
+        ((), "a sweep: what is hidden", "a sweep had nothing to read"),
+        ((), "a sweep: what is hidden. Some is far", "a sweep had nothing to read. Some is far"),
+    ],
+)
+def test_a_sweep_says_once_what_it_is_and_whether_there_is_anything(leaves: Any, reason: str, said: str) -> None:
+    """One that a person asks for is an event in any case."""
+    database = Database("1", 1, "d", 1)
+    reading = Reading((), (), None, True, "", database, 1, 3, (), "", None, None)
+    assert in_words(Planned(kind="sweep", reason=reason, reading=reading, schema="", leaves=leaves)) == said
+
+
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=50))
 def test_bars_are_as_high_as_their_numbers(values: list[int]) -> None:
     """The greatest fills the plot, nothing has no bar, and whatever is more than nothing has one."""
@@ -117,11 +139,31 @@ def test_a_table_leaves_columns_out_until_it_fits(width: int, shown: str) -> Non
     assert all(text.count(letter) >= 12 for letter in shown if letter != "e")
 
 
+@pytest.mark.parametrize(
+    ("width", "shown", "lines"), [(110, "abcd", 1), (64, "abcd", 2), (49, "abd", 3), (30, "abd", 4)]
+)
+def test_prose_takes_more_lines_before_a_column_is_left_out(width: int, shown: str, lines: int) -> None:
+    """No number is ever cut off, and no name as long as there is something to leave out."""
+    screen = Console(width=width, file=None, highlight=False)
+    words = "one two three four five six seven eight nine ten eleven"
+    table = fitted(
+        "abcd", [("public.x", "1,000,000", "2,000,000", words)], left="ad", spare="c", screen=screen, prose="d"
+    )
+    assert "".join(str(column.header) for column in table.columns) == shown
+    with screen.capture() as captured:
+        screen.print(table)
+    text = captured.get()
+    assert "1,000,000" in text
+    assert width < 49 or "public.x" in text
+    assert "…" not in text
+    assert all(len(line) <= width for line in text.splitlines())
+    assert len([line for line in text.splitlines()[3:] if line.strip()]) >= lines
+
+
 def test_names_stand_on_the_screen_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever rich would take for a style or a picture."""
     name = "public.x[/] [red]y :cat:"
     screen = console()
-    screen.print(aligned(("table", "rows"), [(name, "1")]))
-    screen.print(fitted(("table", "rows"), [(name, "1")], left=("table",), spare=(), screen=screen))
+    screen.print(fitted(("table", "rows"), [(name, "1")], left=("table",), screen=screen))
     screen.print(f"{name}: 1 row")
-    assert capsys.readouterr().out.count(name) == 3
+    assert capsys.readouterr().out.count(name) == 2
