@@ -174,8 +174,9 @@ def _prepare(parts: Parts, table: TableName, state: State, rows: Iterable[Row], 
     position = Position(state.timeline, state.horizon, increment=True, number=sequential_id)
     with parts.segments.prepare(segment_key(table, datetime.now(UTC).strftime("%Y-%m-%d"), position)) as upload:
         count = 0
-        for count, row in enumerate(rows, 1):
+        for row in rows:
             upload.write(encode_row(row))
+            count += 1
         return upload.finish(schema, count)
 
 

@@ -110,7 +110,9 @@ notices = st.sampled_from(
 messages = st.lists(st.one_of(*[small] * 9, large, notices, notices), max_size=60)
 
 
-@given(st.lists(messages, min_size=1, max_size=3), st.lists(st.just(0) | st.integers(1, 200_000), min_size=1, max_size=9))
+@given(
+    st.lists(messages, min_size=1, max_size=3), st.lists(st.just(0) | st.integers(1, 200_000), min_size=1, max_size=9)
+)
 @example([[(b"d", b"\n")] * 40_000], [100_000, 1])
 @example([[(b"d", b"x\n")] * 99], [7, 0, 0, 0])
 @example([[(b"d", b"x" * (length - 1) + b"\n") for length in LOOKALIKES * 3]], [3])
