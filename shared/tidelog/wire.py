@@ -6,9 +6,12 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 
-_BUFFER = 2**17
-_ENOUGH = 2**16
-_MOST = 2**20
+_BUFFER = 2**21
+_ENOUGH = 2**20
+"""Bytes for which it is worth to be woken: while they gather, the server does not wait."""
+_BATCH = 2**16
+"""Bytes of rows that are passed on at a time. The allocator gives blocks of more than twice that back to the system, and
+gets them anew, each time."""
 _PATIENCE_SECONDS = 0.005
 _AT_ONCE_SECONDS = 0.001
 _HEADER = 5
@@ -52,7 +55,7 @@ class Wire:
             return taken
         parts, missing = [taken], size - len(taken)
         while missing >= _BUFFER:
-            if not (part := self._sock.recv(min(missing, _MOST))):
+            if not (part := self._sock.recv(min(missing, _ENOUGH))):
                 return b"".join(parts)
             parts.append(part)
             missing -= len(part)
@@ -78,24 +81,43 @@ class Wire:
             end = self._gathered()
             if end == self._begin:
                 return
-            if not take(self._buffer[self._begin : end]):
-                self._odd = end
-                return
-            self._begin = end
+            while self._begin < end:
+                some = end if end - self._begin <= _BATCH else self._last_row(self._begin + _BATCH)
+                some = some if some > self._begin else end
+                if not take(self._buffer[self._begin : some]):
+                    self._odd = end
+                    return
+                self._begin = some
 
     def _gathered(self) -> int:
-        """Wait until there are many rows, or no more for now; return where the last whole one ends."""
+        """Wait until there are many rows, or no more for now; return where the last whole one ends.
+
+        The server is not to wake this process for every few rows. What comes after them is not waited for as long as
+        there are some: it may be that the server has said all.
+        """
+        usual = self._sock.gettimeout()
+        try:
+            for least, seconds in ((_ENOUGH, _PATIENCE_SECONDS), (1, _AT_ONCE_SECONDS)):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
+                self._sock.settimeout(seconds)
+                with suppress(TimeoutError):
+                    while self._is_short_of(_ENOUGH) and self._fill():
+                        pass
+        finally:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+            self._sock.settimeout(usual)
+        while self._is_short_of(1) and self._fill():
+            pass
+        return self._rows_end()[0]
+
+    def _is_short_of(self, size: int) -> bool:
+        """Say whether there are fewer bytes of whole rows, more seem to come, and there is room for them."""
         end, more = self._rows_end()
-        while more and end - self._begin < _ENOUGH and self._end - self._begin < _BUFFER:
-            none = end == self._begin
-            came = self._fill(_PATIENCE_SECONDS) or (none and self._fill())
-            end, more = self._rows_end()  # What was there may lie elsewhere now.
-            more = more and came
-        return end
+        return more and end - self._begin < size and self._end - self._begin < _BUFFER
 
     def _rows_end(self) -> tuple[int, bool]:
         """Return where the last whole row seems to end, and whether the server seems to be about to send more."""
-        at = self._last_row()
+        at = self._last_row(self._end)
         while self._end - at >= _HEADER:
             if self._bytes[at] != _ROW:
                 return at, False
@@ -105,9 +127,9 @@ class Wire:
             at = following
         return at, True
 
-    def _last_row(self) -> int:
-        """Return where the last row in the buffer seems to begin."""
-        at = self._end
+    def _last_row(self, before: int) -> int:
+        """Return where the last row before some place in the buffer seems to begin."""
+        at = before
         while (at := self._bytes.rfind(_NEXT_ROW, self._begin, at) + 1) > self._begin:
             if not (self._is_header(at - 2) or self._is_header(at - 3)):
                 return at
@@ -123,32 +145,14 @@ class Wire:
         begin, self._begin = self._begin, min(self._begin + size, self._end)
         return bytes(self._buffer[begin : self._begin])
 
-    def _fill(self, seconds: float | None = None) -> bool:
-        """Read what there is; return whether there was something.
-
-        Args:
-            seconds: how long it may take until there is much. The server is not to wake this process for each few rows.
-        """
+    def _fill(self) -> bool:
+        """Read what there is; return whether there is anybody who says something."""
         if self._begin == self._end:
             self._begin = self._end = self._odd = 0
         elif self._begin and self._end > _ENOUGH:
             held = self._end - self._begin
             self._buffer[:held] = self._buffer[self._begin : self._end]
             self._begin, self._end, self._odd = 0, held, max(0, self._odd - self._begin)
-        space = self._buffer[self._end :]
-        read = self._sock.recv_into(space) if seconds is None else self._read_much(space, seconds)
+        read = self._sock.recv_into(self._buffer[self._end :])
         self._end += read
         return read > 0
-
-    def _read_much(self, space: memoryview, seconds: float) -> int:
-        usual = self._sock.gettimeout()
-        try:
-            for least, patience in ((_ENOUGH, seconds), (1, _AT_ONCE_SECONDS)):
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
-                self._sock.settimeout(patience)
-                with suppress(TimeoutError):
-                    return self._sock.recv_into(space)
-        finally:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-            self._sock.settimeout(usual)
-        return 0
