@@ -10,8 +10,7 @@ _BUFFER = 2**21
 _ENOUGH = 2**20
 """Bytes for which it is worth to be woken: while they gather, the server does not wait."""
 _BATCH = 2**16
-"""Bytes of rows that are passed on at a time. The allocator gives blocks of more than twice that back to the system, and
-gets them anew, each time."""
+"""Bytes of rows that are passed on at a time: the allocator gives larger blocks back to the system after each use."""
 _PATIENCE_SECONDS = 0.005
 _AT_ONCE_SECONDS = 0.001
 _HEADER = 5
