@@ -15,6 +15,8 @@ from isal import isal_zlib
 _AWS = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 5})
 _GZIP = 31  # zlib's window of 2**15 bytes, and a gzip header
 _SERVICES = ["s3", "secretsmanager", "sns", "sqs", "ssm"]
+_GIVERS = ["signin", "sso", "sso-oidc", "sts"]
+"""What gives credentials where the environment has none, as a function's has: to profiles, for one."""
 
 
 class Clients:
@@ -52,7 +54,7 @@ class _Models(Loader):
     """What botocore knows of the services. It would look through some 400 folders to tell which there are."""
 
     def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002 - there are all types of each
-        return _SERVICES
+        return _SERVICES + _GIVERS
 
 
 class _ModelFiles(JSONFileLoader):
