@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import msgspec
@@ -29,12 +30,14 @@ class Clients:
         self.session = get_session()
         self.session.register_component("data_loader", _Models(file_loader=_ModelFiles()))
         self._made: dict[str, Any] = {}
+        self._making = Lock()  # A session is not for threads; those that send messages may be the first to need SQS.
 
     def __getitem__(self, service: str) -> Any:
         """Return the client of a service, such as s3."""
-        if service not in self._made:
-            self._made[service] = self.session.create_client(service, config=_AWS)
-        return self._made[service]
+        with self._making:
+            if service not in self._made:
+                self._made[service] = self.session.create_client(service, config=_AWS)
+            return self._made[service]
 
     def later(self, service: str) -> Any:
         """Return what becomes the client of a service when it is first used; most runs never need it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,11 @@ def test_who_has_not_signed_in_is_told_that(clients: Clients) -> None:
     """Single sign-on needs a client too; nothing is said of services that are not known."""
     with pytest.raises(SSOTokenLoadError):
         clients["s3"].list_buckets()
+
+
+@pytest.mark.parametrize("clients", ["keys"], indirect=True)
+def test_a_client_is_made_once_whoever_needs_it_first(clients: Clients) -> None:
+    """Threads that send messages may be the first to need SQS, all at once."""
+    later = clients.later("sqs")
+    with ThreadPoolExecutor(8) as pool:
+        assert len({id(meta) for meta in pool.map(lambda _: later.meta, range(64))}) == 1
