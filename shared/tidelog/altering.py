@@ -91,6 +91,7 @@ def _may_differ(leaf: Leaf, state: State, snapshot: Snapshot) -> bool:
 
     A column may have been added with a value while it was away, or dropped and added under the same name. When it was
     added is not known: coming back is written down in the catalog's row of each column, but for those that are dropped.
+    Where the relation was ever written anew, as by VACUUM FULL, it is not even known whether one had a value.
     """
     if leaf.oid in state.leaves:
         horizon = state.horizon
@@ -98,4 +99,5 @@ def _may_differ(leaf: Leaf, state: State, snapshot: Snapshot) -> bool:
         horizon = state.past[leaf.oid].horizon
     else:
         return False  # It was never read, or counts as such.
-    return leaf.filled or (leaf.dropped is not None and snapshot.next - leaf.dropped >= horizon)
+    rewritten = leaf.filenode != leaf.oid  # They are the same at first.
+    return leaf.filled or rewritten or (leaf.dropped is not None and snapshot.next - leaf.dropped >= horizon)

@@ -100,10 +100,10 @@ def _column(table: Table, column: Column, row: str) -> str:
     """Return a column as SQL.
 
     A virtual one is computed as the table says that is asked, which a partition need not do (PostgreSQL documentation,
-    "Generated Columns"). The expression has names of columns alone.
+    "Generated Columns"). The expression has names of columns alone. The cast to the column's type is not printed in it.
     """
     if column.generated == "v" and table.kind == "p":
-        return f"({column.default})"
+        return f"({column.default})::{column.type_name}"
     return f"{row}.{identifier(column.name)}"
 
 

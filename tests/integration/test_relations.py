@@ -57,6 +57,23 @@ def test_a_virtual_column_is_computed_as_the_partitioned_table_says(tide: Tide) 
     assert tide.verify().is_right
 
 
+def test_a_virtual_column_of_a_partitioned_table_has_its_own_type(tide: Tide) -> None:
+    """Whatever type its expression is of, which is cast on assignment."""
+    tide.run(
+        "CREATE TABLE t (id int, at timestamp, a text GENERATED ALWAYS AS (id) VIRTUAL, "
+        "b date GENERATED ALWAYS AS (at) VIRTUAL, c numeric(8, 2) GENERATED ALWAYS AS (id / 3.0) VIRTUAL, "
+        "d character(3) GENERATED ALWAYS AS ('x') VIRTUAL, e timestamp(0) GENERATED ALWAYS AS (at) VIRTUAL, "
+        "f text GENERATED ALWAYS AS (id > 1) VIRTUAL, g real GENERATED ALWAYS AS (id / 3.0) VIRTUAL, "
+        "h varchar(9)[] GENERATED ALWAYS AS (ARRAY[id]) VIRTUAL) PARTITION BY LIST (id)",
+        "CREATE TABLE t1 PARTITION OF t DEFAULT",
+        "INSERT INTO t (id, at) VALUES (1, '2024-01-01 10:00:00.6'), (2, NULL)",
+    )
+    tide.ingest()
+    assert tide.latest() == tide.table()
+    assert [(row["a"], row["c"], row["f"]) for row in tide.rows()] == [("1", 0.33, "false"), ("2", 0.67, "true")]
+    assert tide.verify().is_right
+
+
 def test_a_row_that_moves_to_another_partition_comes_once(partitioned: Tide) -> None:
     """It is deleted there and inserted here."""
     partitioned.run("UPDATE t SET at = '2025-02-02', v = 'moved' WHERE id = 3", "UPDATE t SET v = 'c' WHERE id = 2")

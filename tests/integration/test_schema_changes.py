@@ -584,6 +584,11 @@ def test_a_partition_that_is_away_for_some_events_goes_on_where_it_was_left(part
 
 AWAY = {
     "a column added with a value": ["ALTER TABLE t ADD x int", "ALTER TABLE t1 ADD x int DEFAULT 5"],
+    "a column added with a value, and written anew": [
+        "ALTER TABLE t ADD x int",
+        "ALTER TABLE t1 ADD x int DEFAULT 5",
+        "VACUUM FULL t1",
+    ],
     "a column of the same name": ["SELECT", "ALTER TABLE t1 DROP name", "ALTER TABLE t1 ADD name text"],
 }
 

@@ -28,10 +28,12 @@ class Talker:
         self._said = memoryview(said)
         self._pieces = chain(islice(cycle(pieces), 2000), repeat(200_000))
         self._timeout: float | None = None
+        self._least = 1
         self.sent = b""
 
-    def setsockopt(self, *_: int) -> None:
+    def setsockopt(self, _level: int, _option: int, value: int) -> None:
         """Let it be told how much it wants at least: it may get less all the same."""
+        self._least = value
 
     def settimeout(self, seconds: float | None) -> None:
         """Have the reader wait no longer."""
@@ -48,6 +50,7 @@ class Talker:
         if self._timeout is not None and not (piece and self._said):
             raise TimeoutError
         assert self._said, "it waits for what nobody will say"
+        assert self._least == 1 or self._timeout is not None, "it waits until much is said"
         size = min(len(buffer), piece or 1, len(self._said))
         buffer[:size] = self._said[:size]
         self._said = self._said[size:]
@@ -116,6 +119,7 @@ messages = st.lists(st.one_of(*[small] * 9, large, notices, notices), max_size=6
 @example([[(b"d", b"\n")] * 40_000], [100_000, 1])
 @example([[(b"d", b"x\n")] * 99], [7, 0, 0, 0])
 @example([[(b"d", b"x" * (2**21 + more) + b"\n") for more in (-6, -5, 0, 9)] + [(b"d", b"\n")] * 9], [300_000])
+@example([[(b"d", bytes([97 + n]) * 9000 + b"\n") for n in range(26)]], [8192, 0, 0])
 @example([[(b"d", b"x" * (length - 1) + b"\n") for length in LOOKALIKES * 3]], [3])
 def test_each_message_comes_once_whole_and_in_order(copies: list[list[Message]], pieces: list[int]) -> None:
     """Of several COPYs, one after the other; and nobody waits for what is not said unasked."""
