@@ -73,8 +73,8 @@ class Wire:
         The last message that was read has to be a row: then the server says more without being asked.
 
         Args:
-            take: gets messages, and says whether they are rows, all of them. What a server says in between may hold
-                what looks like a row; if it does not take them, the driver has to read them one by one.
+            take: gets messages of which the first is a row, and says whether all of them are. What a server says in
+                between may hold what looks like a row; if it does not take them, the driver has to read them one by one.
         """
         while self._begin >= self._odd:
             end = self._gathered()
@@ -83,7 +83,7 @@ class Wire:
             while self._begin < end:
                 some = end if end - self._begin <= _BATCH else self._last_row(self._begin + _BATCH)
                 some = some if some > self._begin else end
-                if not take(self._buffer[self._begin : some]):
+                if self._bytes[self._begin] != _ROW or not take(self._buffer[self._begin : some]):
                     self._odd = end
                     return
                 self._begin = some

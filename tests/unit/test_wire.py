@@ -118,6 +118,7 @@ messages = st.lists(st.one_of(*[small] * 9, large, notices, notices), max_size=6
 )
 @example([[(b"d", b"\n")] * 40_000], [100_000, 1])
 @example([[(b"d", b"x\n")] * 99], [7, 0, 0, 0])
+@example([[(b"d", b"\n"), (b"N", b"M\nd\0\0\0\x09so\n\0\0")]], [0, 7])
 @example([[(b"d", b"x" * (2**21 + more) + b"\n") for more in (-6, -5, 0, 9)] + [(b"d", b"\n")] * 9], [300_000])
 @example([[(b"d", bytes([97 + n]) * 9000 + b"\n") for n in range(26)]], [8192, 0, 0])
 @example([[(b"d", b"x" * (length - 1) + b"\n") for length in LOOKALIKES * 3]], [3])
