@@ -74,7 +74,7 @@ class Wire:
 
         Args:
             take: gets messages of which the first is a row, and says whether all of them are. What a server says in
-                between may hold what looks like a row; if it does not take them, the driver has to read them one by one.
+                between may hold what looks like a row; if they are not taken, the driver reads them one by one.
         """
         while self._begin >= self._odd:
             end = self._gathered()
