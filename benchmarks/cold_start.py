@@ -23,6 +23,7 @@ from benchmarks.tables import fill
 
 _ROWS = 1000
 _TABLE = "small"
+_LIBRARIES = "import botocore.session, pg8000.native, aws_lambda_powertools.metrics, msgspec, isal.isal_zlib"
 
 
 @dataclass(slots=True)
@@ -54,18 +55,21 @@ def main() -> None:
     load = os.getloadavg()[0]
     rivals = [Rival(peer) for peer in PEERS if peer.kind != "limit" or peer.name == PLAIN_PEER]
     bare: list[float] = []
+    loaded: list[float] = []
     starts: list[Start] = []
     with set_up() as setting:
         fill(setting.server, _TABLE, _ROWS)
+        environment = setting.environment("lake")
+        python, libraries = (Pipe([[on_lambda("worker")[0], "-c", code]], environment) for code in ("pass", _LIBRARIES))
         for number in range(given.runs + 1):
             report(f"run {number} of {given.runs} …" if number else "warming up …")
-            command = [on_lambda("worker")[0], "-c", "pass"]
-            bare.append(run(Pipe([command]), setting.server, setting.scratch / "log").seconds)
+            bare.append(run(python, setting.server, setting.scratch / "log").seconds)
+            loaded.append(run(libraries, setting.server, setting.scratch / "log").seconds)
             starts.append(start(setting, f"lake-{number}"))
             for rival in rivals:
                 load_peer(setting, rival)
         where = circumstances(load, setting.versions())
-    section = result(where, bare[1:], starts[1:], rivals)
+    section = result(where, bare[1:], loaded[1:], starts[1:], rivals)
     section.print()
     section.write(given.results)
 
@@ -106,14 +110,19 @@ def load_peer(setting: Setting, rival: Rival) -> None:
         rival.failed = error.brief
 
 
-def result(where: str, bare: Sequence[float], starts: Sequence[Start], rivals: Sequence[Rival]) -> Section:
+def result(
+    where: str, bare: Sequence[float], libraries: Sequence[float], starts: Sequence[Start], rivals: Sequence[Rival]
+) -> Section:
     """Say what it took. The first run of each is not counted."""
-    bare_seconds = statistics.median(bare)
     loaded, ready, done = (
         statistics.median(getattr(each, what) for each in starts) for what in ("loaded", "ready", "done")
     )
     steps = [
-        ("Python alone", f"{bare_seconds:.3f}"),
+        ("Python alone", f"{statistics.median(bare):.3f}"),
+        (
+            "with botocore, pg8000, Powertools, msgspec and isal loaded, and nothing else",
+            f"{statistics.median(libraries):.3f}",
+        ),
         ("the worker's code is loaded", f"{loaded:.3f}"),
         ("it is ready", f"{ready:.3f}"),
         ("the first object is there", f"{done:.3f}"),

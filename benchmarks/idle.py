@@ -188,7 +188,6 @@ def result(where: str, idle: dict[int, tuple[Spent, ...]], scheduled: Sequence[d
             Bar("database trips a table that is looked at", turns.working[0] / turns.looked, 1, least=False),
             Bar("AWS calls a table that is looked at", turns.working[1] / turns.looked, 1, least=False),
             Bar(f"worker time of a tick over {most:,} idle tables", turns.worker / LOOKS, 2, least=False, unit=" s"),
-            Bar(f"worker time of a look at each of {most:,} idle tables", turns.worker, 2, least=False, unit=" s"),
             Bar(f"scheduling {scheduled[0]['tables']:,} tables", slowest, 10, least=False, unit=" s"),
         ],
         [f"Of {turns.ticks} ticks in turn, the next {turns.ticks}, and one more. {_NOTE}"],

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from tidelog import messages
 from tidelog.chunking import Chunking
 from tidelog.configurations import Configurations
+from tidelog.connection import ClosingConnection
 from tidelog.credentials import Credentials
 from tidelog.events import Event, Ingested, Remade, Supplied, follows
 from tidelog.glancing import Glances
@@ -69,7 +70,7 @@ class Server:
 
 def connect(to: Credentials) -> pg8000.native.Connection:
     """Connect as any program does."""
-    return pg8000.native.Connection(to.username, to.host, to.dbname, to.port, to.password, ssl_context=False)
+    return ClosingConnection(to.username, to.host, to.dbname, to.port, to.password, ssl_context=False)
 
 
 def wait_for(condition: Callable[[], object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import Any
@@ -14,7 +15,7 @@ from botocore.exceptions import ReadTimeoutError
 
 from tests.conftest import make_lake
 from tests.faults import COMMIT, CREATE, DESCRIBE, PART, PROJECT, PUBLISH, STEPS, KilledError, Process, Step, refusal
-from tests.tide import Database, Tide
+from tests.tide import LIMITS, Database, Tide
 from tidelog.errors import Conflict, DatabaseBusy, StoreUnreachable, UnreadableData
 from tidelog.events import Event, Remade, SchemaChanged
 from tidelog.lake import event_key, read_segment_key
@@ -413,18 +414,24 @@ def failed_over(tide: Tide, ages: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ages", "again"),
+    ("ages", "again", "of_a_small_one"),
     [
-        ([3, 2, 0.5, 0], [3, 4]),  # back to the newest event older than an hour
-        ([3, 2], []),  # the last one is old enough: nothing can have been lost since
-        ([0.5, 0], [1, 2]),  # none is: everything
-        ([1.01, 0.99], [2]),  # the margin is an hour, on both sides
+        ([3, 2, 0.5, 0], [3, 4], [1, 2, 3, 4]),  # back to the newest event older than an hour
+        ([3, 2], [], []),  # the last one is old enough: nothing can have been lost since
+        ([0.5, 0], [1, 2], [1, 2]),  # none is: everything
+        ([1.01, 0.99], [2], [1, 2]),  # the margin is an hour, on both sides
     ],
 )
-def test_a_failover_rewinds_by_the_margin(tide: Tide, ages: list[float], again: list[int]) -> None:
-    """Rows that may carry ids given out twice are read again, which the ledger announces."""
+@pytest.mark.parametrize("small", [False, True])
+def test_a_failover_rewinds_by_the_margin(
+    tide: Tide, ages: list[float], again: list[int], of_a_small_one: list[int], *, small: bool
+) -> None:
+    """Rows that may carry ids given out twice are read again, which the ledger announces; a small table whole."""
     failed_over(tide, ages)
-    tide.ingest()
+    limits = LIMITS if small else replace(LIMITS, chunk_bytes=4096)
+    tide.ingest(limits=limits)
+    tide.read_chunks(limits=limits)
+    again = of_a_small_one if small else again
     assert tide.kinds()[len(ages)] == "timeline_started"
     assert "failed over: WAL timeline 1 after WAL timeline 0" in tide.events()[len(ages)].what.reason  # type: ignore[union-attr] # it is a TimelineStarted
     assert tide.values("id") == sorted([*range(1, len(ages) + 1), *again])
@@ -437,7 +444,7 @@ def test_a_failover_rewinds_by_the_margin(tide: Tide, ages: list[float], again: 
 def test_rows_counted_and_read_have_to_agree(filled: Tide, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table that was rewritten under a materialized view's or a bug's nose is tried again, not committed."""
     add(filled, 5)
-    monkeypatch.setattr("tidelog.opening.OpenTable.copy", lambda *_: None)
+    monkeypatch.setattr("tidelog.opening.OpenTable.copy", lambda *_: 0)
     with pytest.raises(DatabaseBusy, match="0 rows were read where 1 were counted"):
         filled.ingest()
 
