@@ -78,6 +78,12 @@ def json_frame(table: Table) -> tuple[bytes, bytes]:
     return begin.encode(), b"}"
 
 
+def holds_tabs(table: Table) -> bool:
+    """Say whether there may be tabs in the JSON of a row: between the tokens of a json value, and nowhere else."""
+    types = {kind.oid: kind for kind in table.types}
+    return any(_holds_json(column.type, types) for column in table.columns)
+
+
 def json_text(table: Table, row: str) -> str:
     """Return as SQL the text of one row's JSON object, the same as `json_fields` make in `json_frame`."""
     types = {kind.oid: kind for kind in table.types}

@@ -31,10 +31,12 @@ class Rows:
         sink: gets whole lines.
         frame: what stands before and behind each row's JSON text, which comes in `columns.COPY_FORMAT`; None for rows
             that are passed on as they come.
+        tabs: whether there may be tabs in that text.
     """
 
-    def __init__(self, sink: Sink, frame: tuple[bytes, bytes] | None = None) -> None:
+    def __init__(self, sink: Sink, frame: tuple[bytes, bytes] | None = None, *, tabs: bool = True) -> None:
         self._sink = sink
+        self._tabs = tabs
         self._json = frame is not None
         # Backslashes are doubled like those of the rows: all are made single at once.
         self._begin, self._end = (_doubled(text) for text in frame or (b"", b""))
@@ -64,9 +66,13 @@ class Rows:
         if self._json:
             lines = lines.translate(None, COPY_MARK)
             if b"\\" in lines:
-                lines = lines.replace(b"\\\\", b"\0").replace(b"\\t", b"\t").replace(b"\0", b"\\")
+                lines = _unescaped(lines) if self._tabs else lines.replace(b"\\\\", b"\\")
         self._sink.write(lines)
         self.count += count
+
+
+def _unescaped(lines: bytes) -> bytes:
+    return lines.replace(b"\\\\", b"\0").replace(b"\\t", b"\t").replace(b"\0", b"\\")
 
 
 def _doubled(text: bytes) -> bytes:

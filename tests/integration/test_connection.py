@@ -68,12 +68,14 @@ def test_an_error_among_the_rows_is_raised_and_leaves_the_connection_usable(conn
     assert connection.run("SELECT 2") == [[2]]
 
 
-def test_rows_are_framed_and_backslashes_and_tabs_come_back(connection: Connection) -> None:
+@pytest.mark.parametrize("tabs", [False, True])
+def test_rows_are_framed_and_backslashes_and_tabs_come_back(connection: Connection, *, tabs: bool) -> None:
     """In frames that have backslashes too, for rows by the buffer as for single ones."""
     taken, slash = io.BytesIO(), "\\"
     begin = f'{{"a{slash * 2}t{slash}":'
-    rows = Rows(taken, (begin.encode(), b"}"))
-    texts = [f"{slash}t", f"{slash * 2}t", "\t", f"{slash}\t", f"{slash}u0041{slash * 2}", "", slash * 18, "d", "null"]
+    rows = Rows(taken, (begin.encode(), b"}"), tabs=tabs)
+    texts = [f"{slash}t", f"{slash * 2}t", f"{slash}u0041{slash * 2}", "", slash * 18, "d", "null"]
+    texts += ["\t", f"{slash}\t"] if tabs else []
 
     connection.execute_unnamed(
         f"COPY (SELECT t, 1 FROM generate_series(1, 5000) n, unnest(ARRAY[{', '.join(map(literal, texts))}]) t) "
