@@ -11,7 +11,7 @@ _ENOUGH = 2**20
 """Bytes for which it is worth to be woken: while they gather, the server does not wait."""
 _BATCH = 2**16
 """Bytes of rows that are passed on at a time: the allocator gives larger blocks back to the system after each use."""
-_PATIENCE_SECONDS = 0.005
+_PATIENCE_SECONDS = 0.002
 _AT_ONCE_SECONDS = 0.001
 _HEADER = 5
 _ROW = ord("d")
