@@ -89,7 +89,7 @@ def main() -> None:
             report(f"a first load of {given.rows:,} rows …")
             stack.tick()
             loaded = stack.work()
-            loaded["stored"] = sum(each["Size"] for each in stored_objects(setting.store.client(), _LARGE))
+            loaded["stored"] = sum(each["Size"] for each in stored_objects(setting.store.client, _LARGE))
         where = circumstances(load, setting.versions())
     section = result(where, ticks, line, Load(loaded, size, text))
     section.print()
