@@ -363,8 +363,11 @@ class Machine(RuleBasedStateMachine):
         events = self.tide.events(table)
         offsets: dict[str, int] = {}
         backfills = {event.offset for event in events if isinstance(event.what, Planned) and is_backfill(event.what)}
+        asked_for: set[str] = set()  # A chunk of a backfill that was lost comes again, in an event of another kind.
         for event in events:
-            if event.segment and not (isinstance(event.what, ChunkRead) and event.what.plan in backfills):
+            if event.segment and isinstance(event.what, ChunkRead) and event.what.plan in backfills:
+                asked_for.add(event.segment.key)
+            elif event.segment and event.segment.key not in asked_for:
                 offsets.setdefault(event.segment.key, event.offset)
         came: dict[tuple[int, int], list[int]] = {}
         for key, lines in self.tide.segments(table).items():
