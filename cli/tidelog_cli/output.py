@@ -75,19 +75,6 @@ def moment(text: str | None) -> str:
     return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M:%S}" if text else ""
 
 
-def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, prose: str = "") -> Table:
-    """Return a plain table; columns but the first `left` ones are aligned to the right.
-
-    The column headed `prose` takes more lines where there is too little room; the others are never cut before it is.
-    """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if number < left else "right", no_wrap=heading != prose)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
 def fitted(
     headings: Sequence[str],
     rows: Sequence[Sequence[str]],
