@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.setting import ROOT
 
-from tidelog_cli.output import aligned, console
+from tidelog_cli.output import console, fitted
 
 PARTS = ("first_load", "values", "incremental", "idle", "chunks", "cold_start", "cost", "cursors", "verifying")
 """The sections, in their order."""
@@ -86,13 +86,14 @@ class Section:
     notes: Sequence[str] = field(default=())
 
     def print(self) -> None:
-        """Print it, aligned."""
+        """Print it."""
         screen = console()
         screen.print(f"{self.title}\n{self.circumstances}\n")
         for grid in self.grids:
             if grid.title:
                 screen.print(grid.title)
-            screen.print(aligned(grid.headings, grid.rows, left=grid.text, prose=grid.headings[grid.text - 1] or " "))
+            left = grid.headings[: grid.text]
+            screen.print(fitted(grid.headings, grid.rows, left=left, screen=screen))
         for line in (*self.notes, *map(str, self.bars)):
             screen.print(line)
 
