@@ -26,56 +26,40 @@ _INTEGERS = frozenset({20, 21, 23})
 _VECTORS = frozenset({22, 30})
 _BYTEA, _FRACTIONS = 17, frozenset({700, 701, 1700})
 
-# A select list holds at most 1664 entries (MaxTupleAttributeNumber), a table 1600 columns; a column takes two entries.
-_MOST_COLUMNS = 800
-
 _BRANCHES = 32
 
-# Copy out in this format prints the fields of a row one after another, with a byte between them that no JSON text
-# holds. A backslash is printed twice, and a tab, which JSON text may have between its tokens, as a backslash and a t.
+# Copy out in this format prints the values of a row one after another, with a byte between them that no JSON holds.
+# A backslash is printed twice, and a tab, which JSON text may have between its tokens, as a backslash and a t.
 COPY_FORMAT = r"(FORMAT text, DELIMITER E'\x02', NULL 'null')"
 COPY_MARK = b"\x02"
 
 _JSON_SCALAR_SINCE = 17
 
 
-def json_fields(table: Table, row: str) -> str:
-    """Return the select list of what stands inside `json_frame` in each row's JSON object, copied out in `COPY_FORMAT`.
+def json_values(table: Table, row: str) -> str:
+    """Return the select list of the values in each row's JSON object, copied out in `COPY_FORMAT`.
 
-    A heading is a field of its own, which costs the server half as much as a value does. So the first one is left to
-    who reads, and a boolean is one field with the headings on both its sides.
+    `json_headings` stand before them. Whoever reads puts them there: they would cost the server as much as the values.
 
     Args:
-        table: the table; its columns give the keys, in their order.
+        table: the table; its columns give the values, in their order.
         row: the alias of the relation that is read, as SQL.
     """
-    if not table.columns:
-        return "''"
     types = {kind.oid: kind for kind in table.types}
-    headings = [_heading(number, column.name) for number, column in enumerate(table.columns)]
-    separate = len(table.columns) <= _MOST_COLUMNS
-    fields: list[str] = []
-    before = ""
-    for column, after in zip(table.columns, [*headings[1:], ""], strict=True):
+    values: list[str] = []
+    for column in table.columns:
         name = _column(table, column, row)
         if _base(column.type, types).oid == _BOOL:
-            true, false, null = (literal(f"{before}{value}{after}") for value in ("true", "false", "null"))
-            fields.append(f"CASE WHEN {name} THEN {true} WHEN NOT {name} THEN {false} ELSE {null} END")
-            before = ""
-            continue
-        value = _value(name, column.type, types, table.version)
-        if separate:
-            fields += [literal(before), value] if before else [value]
+            values.append(f"CASE WHEN {name} THEN 'true' WHEN NOT {name} THEN 'false' END")
         else:
-            fields.append(f"{literal(before)} || coalesce(({value})::text, 'null')")
-        before = after
-    return ", ".join(fields)
+            values.append(_value(name, column.type, types, table.version))
+    return ", ".join(values) or "''"
 
 
-def json_frame(table: Table) -> tuple[bytes, bytes]:
-    """Return what stands before and behind each row's `json_fields`."""
-    begin = _heading(0, table.columns[0].name) if table.columns else "{"
-    return begin.encode(), b"}"
+def json_headings(table: Table) -> tuple[bytes, ...]:
+    """Return what stands before each of `json_values`. What stands behind the last one is a brace."""
+    headings = tuple(_heading(number, column.name).encode() for number, column in enumerate(table.columns))
+    return headings or (b"{",)
 
 
 def holds_tabs(table: Table) -> bool:
@@ -85,7 +69,7 @@ def holds_tabs(table: Table) -> bool:
 
 
 def json_text(table: Table, row: str) -> str:
-    """Return as SQL the text of one row's JSON object, the same as `json_fields` make in `json_frame`."""
+    """Return as SQL the text of one row's JSON object, the same as `json_headings` and `json_values` make."""
     types = {kind.oid: kind for kind in table.types}
     parts = [
         f"{literal(_heading(number, column.name))} || " + _text(_column(table, column, row), column.type, types)

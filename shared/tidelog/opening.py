@@ -11,7 +11,7 @@ from pg8000.exceptions import DatabaseError
 from pg8000.native import Connection
 
 from tidelog import catalog, timestamps
-from tidelog.columns import COPY_FORMAT, holds_tabs, json_fields, json_frame
+from tidelog.columns import COPY_FORMAT, holds_tabs, json_headings, json_values
 from tidelog.continuity import check_caught_up
 from tidelog.errors import DatabaseBusy
 from tidelog.failures import sqlstate
@@ -111,10 +111,10 @@ class OpenTable:
     def copy(self, leaf: Leaf, window: Window, sink: Sink) -> int:
         """Write the JSON lines of a window of a leaf to a sink; return how many there are."""
         statement = (
-            f"COPY (SELECT {json_fields(self.table, _ROW)} FROM ONLY {leaf.table_name.sql} {_ROW} "
+            f"COPY (SELECT {json_values(self.table, _ROW)} FROM ONLY {leaf.table_name.sql} {_ROW} "
             f"WHERE {window.condition(self.snapshot, _ROW)}) TO STDOUT WITH {COPY_FORMAT}"
         )
-        return self._copy_out(statement, Rows(sink, json_frame(self.table), tabs=holds_tabs(self.table)))
+        return self._copy_out(statement, Rows(sink, json_headings(self.table), tabs=holds_tabs(self.table)))
 
     def lines(self, leaf: Leaf, window: Window) -> Generator[bytes]:
         """Yield the JSON lines of a window of a leaf, a block at a time, in bounded memory."""

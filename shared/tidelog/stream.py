@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import re
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from tidelog.columns import COPY_MARK
 # the first byte of its length is another.
 _HEADER = re.compile(rb"\nd\0...", re.DOTALL)
 _HEADER_BYTES = 5
+_END = b"}\n"
 
 
 class Sink(Protocol):
@@ -29,19 +30,20 @@ class Rows:
 
     Args:
         sink: gets whole lines.
-        frame: what stands before and behind each row's JSON text, which comes in `columns.COPY_FORMAT`; None for rows
-            that are passed on as they come.
-        tabs: whether there may be tabs in that text.
+        headings: what stands before each value of a row's JSON object, whose values come in `columns.COPY_FORMAT`; none
+            for rows that are passed on as they come.
+        tabs: whether there may be tabs in these values.
     """
 
-    def __init__(self, sink: Sink, frame: tuple[bytes, bytes] | None = None, *, tabs: bool = True) -> None:
+    def __init__(self, sink: Sink, headings: Sequence[bytes] = (), *, tabs: bool = True) -> None:
         self._sink = sink
+        self._headings = headings
         self._tabs = tabs
-        self._json = frame is not None
-        # Backslashes are doubled like those of the rows: all are made single at once.
-        self._begin, self._end = (_doubled(text) for text in frame or (b"", b""))
-        self._end += b"\n"
-        self._between = _doubled(self._end + self._begin)  # as a template of the regular expression
+        self._between = COPY_MARK if headings else b"\n"
+        self._row = [piece for heading in headings for piece in (heading, b"")]
+        """A heading, room for its value, the next heading …"""
+        self._pieces = [_END]
+        """Of lines: so many of these rows, with the end of one before the next, and that of the last."""
         self.count = 0
         """How many were taken."""
 
@@ -62,21 +64,30 @@ class Rows:
         return True
 
     def _take(self, rows: bytes, count: int) -> None:
-        lines = b"".join((self._begin, rows, self._end))
-        if self._json:
-            lines = lines.translate(None, COPY_MARK)
-            if b"\\" in lines:
-                lines = _unescaped(lines) if self._tabs else lines.replace(b"\\\\", b"\\")
-        self._sink.write(lines)
+        self._sink.write(self._lines(rows, count) if self._headings else rows + b"\n")
         self.count += count
 
+    def _lines(self, rows: bytes, count: int) -> bytes:
+        """Return the JSON lines of rows, all of whose values have a mark in between."""
+        if b"\\" in rows:
+            rows = _unescaped(rows) if self._tabs else rows.replace(b"\\\\", b"\\")
+        self._make_room(count)
+        self._pieces[1::2] = rows.split(COPY_MARK)
+        return b"".join(self._pieces)
 
-def _unescaped(lines: bytes) -> bytes:
-    return lines.replace(b"\\\\", b"\0").replace(b"\\t", b"\t").replace(b"\0", b"\\")
+    def _make_room(self, count: int) -> None:
+        """Have pieces for so many rows. As a rule they are about as many as the last time."""
+        width = len(self._row)
+        more = count - len(self._pieces) // width
+        if more > 0:
+            self._pieces[-1:] = [*[_END + self._row[0], *self._row[1:]] * more, _END]
+            self._pieces[0] = self._row[0]
+        else:
+            del self._pieces[count * width : -1]
 
 
-def _doubled(text: bytes) -> bytes:
-    return text.replace(b"\\", b"\\\\")
+def _unescaped(values: bytes) -> bytes:
+    return values.replace(b"\\\\", b"\0").replace(b"\\t", b"\t").replace(b"\0", b"\\")
 
 
 def pull(push: Callable[[Sink], object]) -> Generator[bytes]:

@@ -565,7 +565,7 @@ def test_a_piece_of_time_that_cannot_be_read_in_time_is_halved(filled: Tide) -> 
     messages = filled.outbox.take()
     assert isinstance(messages[0], ReadChunk)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tidelog.opening.json_fields", lambda _, row: f"pg_sleep(9)::text || {row}.id::text")
+        patch.setattr("tidelog.opening.json_values", lambda _, row: f"pg_sleep(9)::text || {row}.id::text")
         chunking = Chunking(filled.parts())
         assert chunking.read(NAME, messages[0].plan, messages[0].chunk, seconds=0.3).outcome == "split"
     [split] = [event.what for event in filled.events() if isinstance(event.what, ChunkSplit)]

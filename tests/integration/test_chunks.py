@@ -312,7 +312,7 @@ def test_a_chunk_of_which_nothing_can_be_read_in_time_is_halved(large: Tide) -> 
     assert isinstance(messages[0], ReadChunk)
     chunking = Chunking(large.parts(limits=SMALL))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tidelog.opening.json_fields", lambda _, row: f"pg_sleep(9)::text || {row}.id::text")
+        patch.setattr("tidelog.opening.json_values", lambda _, row: f"pg_sleep(9)::text || {row}.id::text")
         assert chunking.read(NAME, messages[0].plan, messages[0].chunk, seconds=0.3).outcome == "split"
     [split] = [event.what for event in large.events() if isinstance(event.what, ChunkSplit)]
     assert split.halves[0].end == split.halves[1].first

@@ -69,22 +69,23 @@ def test_an_error_among_the_rows_is_raised_and_leaves_the_connection_usable(conn
 
 
 @pytest.mark.parametrize("tabs", [False, True])
-def test_rows_are_framed_and_backslashes_and_tabs_come_back(connection: Connection, *, tabs: bool) -> None:
-    """In frames that have backslashes too, for rows by the buffer as for single ones."""
+def test_values_get_their_headings_and_backslashes_and_tabs_come_back(connection: Connection, *, tabs: bool) -> None:
+    """With headings that have backslashes too, for rows by the buffer, be they few or many, as for single ones."""
     taken, slash = io.BytesIO(), "\\"
-    begin = f'{{"a{slash * 2}t{slash}":'
-    rows = Rows(taken, (begin.encode(), b"}"), tabs=tabs)
-    texts = [f"{slash}t", f"{slash * 2}t", f"{slash}u0041{slash * 2}", "", slash * 18, "d", "null"]
+    first, second = f'{{"a{slash * 2}t{slash}":', f',"{slash}{slash}":'
+    rows = Rows(taken, (first.encode(), second.encode()), tabs=tabs)
+    texts = [f"{slash}t", f"{slash * 2}t", f"{slash}u0041{slash * 2}", "", slash * 18, "d", "null", "long" * 2000]
     texts += ["\t", f"{slash}\t"] if tabs else []
 
     connection.execute_unnamed(
-        f"COPY (SELECT t, 1 FROM generate_series(1, 5000) n, unnest(ARRAY[{', '.join(map(literal, texts))}]) t) "
+        f"COPY (SELECT t, n FROM unnest(ARRAY[{', '.join(map(literal, texts))}]) t, generate_series(1, 5000) n) "
         f"TO STDOUT WITH {COPY_FORMAT}",
         stream=rows,
     )
 
-    lines = [f"{begin}{text}1}}\n".encode() for text in texts]
-    assert Counter(taken.getvalue().splitlines(keepends=True)) == dict.fromkeys(lines, 5000)
+    lines = [f"{first}{text}{second}{n}}}\n".encode() for text in texts for n in range(1, 5001)]
+    assert Counter(taken.getvalue().splitlines(keepends=True)) == Counter(lines)
+    assert rows.count == len(lines)
 
 
 def test_of_a_connection_that_failed_no_socket_is_left_open(database: Database, role: str) -> None:

@@ -137,6 +137,27 @@ def test_a_row_above_16_mib_may_have_a_length_that_looks_like_the_end_of_a_row()
         assert taken(Wire(cast("socket.socket", Talker(b"".join(map(framed, said)), pieces)))) == said
 
 
+values = st.binary(max_size=9).map(lambda text: bytes(byte for byte in text if byte not in b"\0\n\x02"))
+
+
+@given(st.integers(1, 4).flatmap(lambda width: st.lists(st.lists(st.lists(values, min_size=width, max_size=width)))))
+def test_headings_come_before_their_values_however_many_rows_come_at_a_time(batches: list[list[list[bytes]]]) -> None:
+    """Fewer than the last time, or more, or a single one."""
+    width = len(next(chain.from_iterable(batches), [b""]))
+    headings = [b'%c"\\%d":' % (b",{"[not number], number) for number in range(width)]
+    sink, wanted = Sink(), []
+    rows = Rows(sink, headings)
+    for batch in filter(None, batches):
+        said = [(b"d", b"\x02".join(row).replace(b"\\", b"\\\\") + b"\n") for row in batch]
+        if len(batch) == 1:
+            rows.write(said[0][1])
+        else:
+            assert rows.write_messages(memoryview(b"".join(map(framed, said))))
+        wanted += [b"".join(chain.from_iterable(zip(headings, row, strict=True))) + b"}\n" for row in batch]
+    assert sink.lines == wanted
+    assert rows.count == len(wanted)
+
+
 def test_what_is_written_is_sent_when_it_is_flushed() -> None:
     """All of it at once, and once."""
     talker = Talker(b"", [1])
