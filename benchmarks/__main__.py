@@ -9,17 +9,19 @@ import time
 
 from benchmarks.setting import ROOT, report
 
-_FULL = "20000000"
+_ROWS = ("--rows", "20000000")
 _PARTS = {
-    "first_load": ("--rows", _FULL, "--full"),
+    "first_load": (),
     "values": (),
-    "incremental": ("--rows", _FULL),
+    "incremental": _ROWS,
     "idle": (),
-    "chunks": ("--rows", _FULL),
+    "chunks": _ROWS,
     "cold_start": (),
     "cost": (),
 }
 """With what each runs when all rows and all peers are wanted."""
+_LARGE = ("first_load", (*_ROWS, "--full", "--shapes", "narrow"))
+"""Then this comes, too; it has a section of its own."""
 
 
 def main() -> None:
@@ -28,10 +30,10 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="20 million rows, and the slow peers read all; hours")
     given = parser.parse_args()
     failed = []
-    for part, more in _PARTS.items():
+    runs = [*_PARTS.items(), _LARGE] if given.full else [(part, ()) for part in _PARTS]
+    for part, more in runs:
         started = time.monotonic()
-        command = [sys.executable, "-m", f"benchmarks.{part}", *(more if given.full else ())]
-        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{part}", *more], cwd=ROOT, check=False).returncode:
             failed.append(part)
         report(f"{part}: {time.monotonic() - started:.0f} s")
     if failed:

@@ -17,7 +17,18 @@ from benchmarks.setting import ROOT
 
 from tidelog_cli.output import console, fitted
 
-PARTS = ("first_load", "values", "incremental", "idle", "chunks", "cold_start", "cost", "cursors", "verifying")
+PARTS = (
+    "first_load",
+    "large_load",
+    "values",
+    "incremental",
+    "idle",
+    "chunks",
+    "cold_start",
+    "cost",
+    "cursors",
+    "verifying",
+)
 """The sections, in their order."""
 _HEAD = """# What was measured
 
