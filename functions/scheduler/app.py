@@ -9,11 +9,11 @@ gc.disable()  # What is loaded stays: to look through it for garbage would take 
 import os
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
+import msgspec
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -73,7 +73,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:  #
     note_tick(scheduler, tick)
     report_sight(scheduler.watching.look(tick.stirred, outset.known, asked), settings.stack)
     counts = {"unchanged": len(tick.unchanged), "looks": len(tick.looks)}
-    return {**asdict(tick), "tables": [str(table) for table in tick.tables], **counts}
+    return {**msgspec.to_builtins(tick), "tables": [str(table) for table in tick.tables], **counts}
 
 
 def take_request(settings: SchedulerSettings, scheduler: Scheduler, event: dict[str, Any]) -> dict[str, Any]:
@@ -95,8 +95,8 @@ def take_request(settings: SchedulerSettings, scheduler: Scheduler, event: dict[
         return {"sweeps": [{"table": table, "request": request} for table in tables]}
     scheduler.configurations.follow()
     answers = scheduler.requests.take(event)
-    logger.info("request taken", backfills=[asdict(answer) for answer in answers])
-    return {"backfills": [asdict(answer) for answer in answers]}
+    logger.info("request taken", backfills=msgspec.to_builtins(answers))
+    return {"backfills": msgspec.to_builtins(answers)}
 
 
 def ingest(settings: SchedulerSettings, scheduler: Scheduler, tables: list[TableName], request: str) -> list[str]:

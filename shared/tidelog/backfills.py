@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil
+
+import msgspec
 
 from tidelog import ranges
 from tidelog.errors import UnknownColumn
@@ -16,8 +17,7 @@ from tidelog.windows import Times, Window
 _TYPES = "date, timestamp or timestamptz"
 
 
-@dataclass(frozen=True, slots=True)
-class Division:
+class Division(msgspec.Struct, frozen=True):
     """A backfill, cut into chunks.
 
     Attributes:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from math import ceil
 
+import msgspec
 from msgspec.structs import replace
 
 from tidelog.continuity import behind, find_break
@@ -42,8 +42,7 @@ _PIECES = 16
 """In so many pieces a chunk is read, one after another: what was read so far is worth something when time is up."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
+class _Task(msgspec.Struct, frozen=True):
     """A chunk that is to be read."""
 
     table: TableName

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
+
+import msgspec
 
 from tidelog.errors import InvalidSetting
 from tidelog.selection import Left, Selection, canonical, is_pattern, meets
@@ -24,8 +25,7 @@ _EXAMPLE = '[tables."public.orders"]'
 Value = tuple[str, ...] | str | int
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(msgspec.Struct, frozen=True):
     """A key of the document.
 
     Attributes:
@@ -102,8 +102,7 @@ TABLE_KEYS: dict[str, Key] = {
 """Those of a section."""
 
 
-@dataclass(frozen=True, slots=True)
-class TableSection:
+class TableSection(msgspec.Struct, frozen=True):
     """A section: the table or the pattern that it is about, and its keys."""
 
     pattern: str
@@ -115,8 +114,7 @@ class TableSection:
         return Section(_header(self.pattern), exact=not is_pattern(self.pattern))
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(msgspec.Struct, frozen=True):
     """What the document says.
 
     Attributes:
@@ -125,7 +123,7 @@ class Configuration:
         version: of the parameter that it stands in; 0 where there is none.
     """
 
-    lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    lists: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     tables: tuple[TableSection, ...] = ()
     version: int = 0
 

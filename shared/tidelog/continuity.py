@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from tidelog.errors import ReplicaBehind
@@ -12,8 +10,7 @@ from tidelog.tables import Table, TableName
 from tidelog.windows import REACH, Database, Snapshot, log_offset
 
 
-@dataclass(frozen=True, slots=True)
-class Break:
+class Break(msgspec.Struct, frozen=True):
     """Ids before and after can't be compared.
 
     Attributes:

@@ -7,7 +7,6 @@ the run goes its usual way; so a glance decides nothing but that there is nothin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -35,8 +34,7 @@ class _Answer(msgspec.Struct, frozen=True):
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class Glance:
+class Glance(msgspec.Struct, frozen=True):
     """What is asked of a table, and what it was when all of it was read.
 
     Attributes:

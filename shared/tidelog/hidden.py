@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import accumulate
 
 import msgspec
@@ -58,8 +57,7 @@ class Hidden(msgspec.Struct, frozen=True):
         return f"{known} AND ({past}) IS NOT TRUE"
 
 
-@dataclass(frozen=True, slots=True)
-class Unseen:
+class Unseen(msgspec.Struct, frozen=True):
     """What is hidden in one relation.
 
     Attributes:

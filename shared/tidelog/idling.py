@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 from zlib import crc32
+
+import msgspec
 
 from tidelog.configuration import Configuration
 from tidelog.errors import Permanent, TidelogError
@@ -31,8 +32,7 @@ _MORE = 500
 """Of so many tables that are known to be idle the summaries are read all the same: where there are more, by chance."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outset:
+class Outset(msgspec.Struct, frozen=True):
     """What is known when a tick begins.
 
     Attributes:
@@ -45,7 +45,7 @@ class Outset:
     """
 
     relations: Sequence[Relation]
-    tallies: Mapping[TableName, str] = field(default_factory=dict)
+    tallies: Mapping[TableName, str] = msgspec.field(default_factory=dict)
     known: Mapping[TableName, Summary] | None = None
     before: Remembered | None = None
     idle: frozenset[TableName] = frozenset()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from tidelog.altering import Altering, Tell
 from tidelog.errors import Conflict, DatabaseBusy
@@ -46,8 +48,7 @@ class _NotQuietError(Exception):
         self.since = since
 
 
-@dataclass(frozen=True, slots=True)
-class _Base:
+class _Base(msgspec.Struct, frozen=True):
     """What a run stands on: the state, the summary as it was found, and up to which offset all is published."""
 
     state: State

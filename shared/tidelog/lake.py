@@ -13,7 +13,8 @@ positions do: of two versions of a row, the one in the segment that sorts later 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from tidelog.tables import TableName
 
@@ -24,8 +25,7 @@ _SEGMENT = re.compile(
 _EVENT = re.compile(r"ledger/(?P<table>[^/]+)/(?P<offset>\d{12})\.json")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
+class Position(msgspec.Struct, frozen=True, order=True):
     """Where a segment stands among those of its table.
 
     A backfill (`increment` false) emits only what was there under its horizon, so it comes before the increment of the

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from tidelog.events import Event, TimelineStarted
 from tidelog.schema import SchemaDocument
 
 
-@dataclass(slots=True)
-class _Age:
+class _Age(msgspec.Struct):
     """The time in which a table was one and the same, so that numbers tell its columns apart."""
 
     first: str | None = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from tidelog.configurations import Configurations
 from tidelog.dispatch import Dispatch
@@ -18,8 +19,7 @@ from tidelog.segment import Segments
 from tidelog.source import Source
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True):
     """The parts that runs share.
 
     Attributes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from math import ceil
 from typing import Protocol
 
-from msgspec.structs import replace as changed
+import msgspec
+from msgspec.structs import replace
 
 from tidelog import timestamps
 from tidelog.continuity import current_database
@@ -60,16 +60,14 @@ class Findable(Protocol):
         """Return the latest value in some columns, each of which leads an index of every leaf."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """A window of one leaf."""
 
     leaf: Leaf
     window: Window
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """What a run reads.
 
     Attributes:
@@ -134,7 +132,7 @@ def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Moment |
     watermark = timestamps.latest([state.timestamp, *(text for one in found for text in one.timestamps)])
     reading = _reading(opened, state, windows, strategy, below=capped, emitted=emitted | above, watermark=watermark)
     if not capped:  # What waits may be dated before the watermark, for as long as it waits.
-        reading = changed(reading, next_bound=next_bound(state.bound, watermark, reading.began, limits.look_back))
+        reading = replace(reading, next_bound=next_bound(state.bound, watermark, reading.began, limits.look_back))
     parts = tuple(Part(leaf, window) for (leaf, window), one in zip(windows, found, strict=True) if one.rows)
     whole = not capped and len(windows) == len(table.leaves)
     return Plan(parts, sum(one.rows for one in found), reading, snapshot, whole=whole)
@@ -154,7 +152,7 @@ def _of_columns(state: State, table: Table) -> State:
     """
     if set(state.times) <= set(table.timestamp_columns):
         return state
-    return changed(state, timestamp=None, bound=None)
+    return replace(state, timestamp=None, bound=None)
 
 
 def _holds(window: Window, emitted: set[int]) -> bool:
@@ -177,8 +175,7 @@ def _work(opened: Findable, leaf: Leaf, window: Window, chunk_bytes: int) -> flo
     return looked_at / LOOKING
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
+class _Work(msgspec.Struct, frozen=True):
     """What it takes to read windows: bytes by the oid of each leaf; 0 where a look has found nothing."""
 
     bytes: Mapping[int, float]
@@ -203,14 +200,14 @@ def _in_chunks(
     watermark = state.timestamp or opened.latest(_indexed_times(table))
     reading = _reading(opened, state, windows, strategy, below=True, emitted=emitted, watermark=watermark)
     if reading.began is None and work.quiet and work.quiet.next <= snapshot.horizon:
-        reading = changed(reading, began=work.quiet.at)
+        reading = replace(reading, began=work.quiet.at)
     seconds = limits.look_back if reading.began else max(limits.look_back, _UNSURE_SECONDS)
     bound = timestamps.latest([state.bound, timestamps.before(reading.began or snapshot.read_at, seconds)])
     leaves = tuple(planned(leaf, work.bytes[leaf.oid], limits.chunk_bytes) for leaf, _ in windows)
     return Plan(
         (),
         0,
-        changed(reading, next_bound=bound if table.timestamp_columns else None),
+        replace(reading, next_bound=bound if table.timestamp_columns else None),
         snapshot,
         tuple(leaf for leaf in leaves if leaf.chunks),
         restless=bool(table.timestamp_columns and snapshot.seen_at) and reading.began is None and work.quiet is None,

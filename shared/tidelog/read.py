@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from tidelog.errors import InvalidSetting, UnknownColumn, UnknownTable, UnreadableData
 from tidelog.events import Event, Remade
@@ -72,8 +73,7 @@ class Lake:
         return LakeTable(self._store, table)
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True):
     """A segment as the ledger tells of it."""
 
     offset: int

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from tidelog.backfills import divide
@@ -19,8 +19,7 @@ from tidelog.tables import TableName
 _SECONDS = 40
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What was asked for, of one table.
 
     Attributes:

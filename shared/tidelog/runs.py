@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 Outcome = Literal[
     "snapshotted", "ingested", "unchanged", "covered", "planned", "waiting", "read", "split", "dropped", "replanned"
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """What a run did.
 
     Attributes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from tidelog.clients import Clients
 from tidelog.configurations import Configurations
@@ -21,8 +22,7 @@ from tidelog.ticks import Ticks
 from tidelog.watching import Watch, Watching
 
 
-@dataclass(frozen=True, slots=True)
-class Scheduler:
+class Scheduler(msgspec.Struct, frozen=True):
     """The parts of a tick, put together."""
 
     source: Source

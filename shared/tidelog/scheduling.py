@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from tidelog.configuration import Configuration
 from tidelog.errors import UnknownTable
@@ -15,8 +16,7 @@ from tidelog.source import Source
 from tidelog.tables import TableName
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True):
     """What a tick did.
 
     Attributes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -48,8 +47,7 @@ class ColumnDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     """Within the table or the type: stays when it is renamed, and is never given out again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """How a schema document differs from an older one.
 
     Attributes:

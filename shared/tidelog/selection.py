@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+
+import msgspec
 
 from tidelog.errors import InvalidSetting
 from tidelog.tables import Relation, TableName
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
+class Left(msgspec.Struct, frozen=True):
     """A relation that was not taken, and why."""
 
     table: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Selected:
+class Selected(msgspec.Struct, frozen=True):
     """The outcome of a selection."""
 
     tables: tuple[TableName, ...]
@@ -30,8 +29,7 @@ class Selected:
     """Asked for by name, but not there or of a kind that can't be ingested: an error."""
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """Patterns of tables to take and to leave.
 
     A pattern is a table name in which `*` and `?` stand for any text and any character; where a name itself has

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from tidelog.errors import InvalidSetting
 from tidelog.selection import Selection
@@ -23,8 +24,7 @@ _SHARED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseSettings:
+class DatabaseSettings(msgspec.Struct, frozen=True):
     """How the database is reached."""
 
     secret: str
@@ -37,8 +37,7 @@ class DatabaseSettings:
     """How long a lock on a table is waited for."""
 
 
-@dataclass(frozen=True, slots=True)
-class SchedulerSettings:
+class SchedulerSettings(msgspec.Struct, frozen=True):
     """What the scheduler is told."""
 
     stack: str
@@ -61,8 +60,7 @@ class SchedulerSettings:
     """After so many ticks a table is asked for although nothing has changed in it; 1 for each tick."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
+class WorkerSettings(msgspec.Struct, frozen=True):
     """What the worker is told. Durations are seconds, sizes bytes."""
 
     stack: str

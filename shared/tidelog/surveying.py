@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec.structs import replace
 from pg8000.native import Connection
 
 from tidelog import catalog
@@ -47,8 +47,7 @@ class Server(msgspec.Struct, frozen=True):
     role: str
 
 
-@dataclass(frozen=True, slots=True)
-class Surveyed:
+class Surveyed(msgspec.Struct, frozen=True):
     """A table that is to be ingested.
 
     Attributes:
@@ -72,8 +71,7 @@ class Surveyed:
     types: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(msgspec.Struct, frozen=True):
     """What was found.
 
     Attributes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 
+import msgspec
 from msgspec.structs import replace
 
 from tidelog.events import Event, TimelineStarted
@@ -19,21 +19,19 @@ _Bound = tuple[tuple[str, ...], tuple[int, ...], str]
 """Timestamp columns and their numbers, and the bound on them."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Sight:
+class _Sight(msgspec.Struct, frozen=True):
     """How a transaction's row versions were looked at first: past a bound or all, by which event."""
 
     bound: _Bound | None
     offset: int
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(msgspec.Struct):
     """How the row versions of some relations were looked at, by the ids of their transactions."""
 
-    spans: list[tuple[int, int, _Sight]] = field(default_factory=list)
+    spans: list[tuple[int, int, _Sight]] = msgspec.field(default_factory=list)
     """From one id, up to another: in order, those that lie below the last horizon."""
-    early: dict[int, _Sight] = field(default_factory=dict)
+    early: dict[int, _Sight] = msgspec.field(default_factory=dict)
     """Those at or above the last horizon."""
 
     def look(self, reading: Reading, leaf: LeafReading, offset: int) -> None:
@@ -76,8 +74,7 @@ class _Seen:
         return tuple(merged[bounded[0] : bounded[-1] + 1]) if bounded else ()
 
 
-@dataclass(frozen=True, slots=True)
-class Unswept:
+class Unswept(msgspec.Struct, frozen=True):
     """What a sweep has to read.
 
     Attributes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from urllib.parse import unquote
 
 import msgspec
@@ -23,8 +22,7 @@ _PART = r'(?:"((?:[^"]|"")+)"|([^".]+))'
 _NAME = re.compile(rf"{_PART}\.{_PART}")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class TableName:
+class TableName(msgspec.Struct, frozen=True, order=True):
     """A schema and a table, exactly as the database stores them."""
 
     schema: str

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Literal
 
+import msgspec
 from msgspec.structs import replace
 
 from tidelog.errors import InvalidSetting
@@ -15,16 +15,14 @@ from tidelog.tables import Table, TableName
 _REMEDY = "Mend the configuration: tidelog config push"
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(msgspec.Struct, frozen=True):
     """A section of the document: as it is written, and whether it is about one table, and not about a pattern's."""
 
     name: str
     exact: bool
 
 
-@dataclass(frozen=True, slots=True)
-class TableSettings:
+class TableSettings(msgspec.Struct, frozen=True):
     """What the configuration says of one table; of a key that is not set, the default.
 
     Attributes:
@@ -41,7 +39,7 @@ class TableSettings:
     strategy: Literal["timestamp", "xmin"] | None = None
     look_back: float | None = None
     chunk_bytes: int | None = None
-    sections: Mapping[str, Section] = field(default_factory=dict)
+    sections: Mapping[str, Section] = msgspec.field(default_factory=dict)
 
     def refusal(self, key: str, table: TableName, reason: str, remedy: str = _REMEDY) -> InvalidSetting:
         """Return the error that a key does not fit a table."""

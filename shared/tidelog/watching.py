@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from math import inf
@@ -32,16 +31,14 @@ class _Seen(msgspec.Struct, frozen=True):
     since: str
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(msgspec.Struct, frozen=True):
     """After how many seconds something is told of."""
 
     stale_seconds: float
     horizon_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
+class Sight(msgspec.Struct, frozen=True):
     """What was seen.
 
     Attributes:

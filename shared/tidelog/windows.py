@@ -14,7 +14,6 @@ stored id of a new one, and is emitted once more.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -74,8 +73,7 @@ def log_offset(position: str | None) -> int:
     return (int(high, 16) << 32) + int(low, 16)
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True):
     """A lower bound in time: row versions with any of these columns at or past it, or only past it if `exclusive`."""
 
     columns: tuple[str, ...]
@@ -88,8 +86,7 @@ class Bound:
         return "(" + " OR ".join(f"{row}.{identifier(column)} {past}" for column in self.columns) + ")"
 
 
-@dataclass(frozen=True, slots=True)
-class Times:
+class Times(msgspec.Struct, frozen=True):
     """Row versions with any of some columns in [since, until), and none of them in [begin, since).
 
     So each row of a range that begins there is in exactly one of its pieces, whichever of its columns say so.
@@ -122,8 +119,7 @@ class Times:
         return f"({' OR '.join(parts)})"
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """The row versions to read of one relation.
 
     Attributes:
@@ -204,8 +200,7 @@ def widen(stored: int, limit: int) -> int:
     return limit - low + stored - (2**32 if stored >= low else 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """What a window holds, before it is read.
 
     Attributes:
@@ -221,8 +216,7 @@ class Found:
     timestamps: tuple[str | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Strategy:
+class Strategy(msgspec.Struct, frozen=True):
     """How a table's windows are found.
 
     Attributes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+import msgspec
 
 from tidelog.altering import Tell
 from tidelog.backfilling import Backfilling
@@ -23,8 +24,7 @@ from tidelog.runs import Run
 from tidelog.sweeping import Sweeping
 
 
-@dataclass(frozen=True, slots=True)
-class Retries:
+class Retries(msgspec.Struct, frozen=True):
     """How often a message is tried, and how long it rests in between.
 
     Attributes:
@@ -70,8 +70,7 @@ class Jobs:
                 return self._chunking.read(work.table_name, work.plan, work.chunk, seconds=seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """What became of a message that failed.
 
     Attributes:

@@ -6,12 +6,12 @@ import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 import pg8000.native
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec.structs import replace
 from pg8000.exceptions import DatabaseError, InterfaceError
 
 from tests.conftest import Aws, make_lake

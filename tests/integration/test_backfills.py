@@ -6,12 +6,12 @@ import gzip
 import json
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from msgspec.structs import replace as changed
 
 from tests.faults import COMMIT, PUBLISH, KilledError, Process

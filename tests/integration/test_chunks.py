@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from tests.faults import COMMIT, PUBLISH, KilledError, Process, refusal
 from tests.tide import LIMITS, SECONDS, Tide, wait_for

@@ -227,7 +227,7 @@ def test_what_is_too_long_with_its_reason_is_not_buried(post: Post, failures: Fa
     message = post.received(BODY)
     room = MAX_BYTES - size("", to_attributes(FAILURE, Origin(message.queue, message.group)))
     for body in ("x" * (room + 1), "é" * (room // 2 + 1)):
-        long = type(message)(**{name: getattr(message, name) for name in message.__slots__} | {"body": body})
+        long = type(message)(**{name: getattr(message, name) for name in message.__struct_fields__} | {"body": body})
         assert dead_letters.bury(long, FAILURE) is None
     assert process.calls == []
 

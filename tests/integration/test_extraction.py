@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import replace
 from decimal import Decimal
 from types import GeneratorType
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
+from msgspec.structs import replace
 
 from tests.conftest import REGION, Aws
 from tests.tide import LOCK_SECONDS, Tide, wait_for

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from pg8000.exceptions import DatabaseError, InterfaceError
 
 from tests.conftest import Aws, make_lake
@@ -315,7 +316,7 @@ def test_what_can_not_be_asked_leads_to_more_messages_and_to_no_error(ticking: T
     assert "permission denied for function pg_stat_get_archiver" in warning
     throttled = Process()
     throttled.at("before", Step("get_object", KEY), refusal("SlowDown"))
-    tide.lake = replace(tide.lake, s3=throttled.client(tide.lake.s3))
+    tide.lake = dataclasses.replace(tide.lake, s3=throttled.client(tide.lake.s3))
     assert len(ticking.tick()) == len(ALL)
     assert "SlowDown" in ticking.warnings[-1]
 
@@ -325,10 +326,10 @@ def test_a_tick_that_can_not_be_remembered_has_failed(ticking: Ticking) -> None:
     tide = ticking.tide
     outset = ticking.begin(everything=True)
     bucket = tide.lake.bucket
-    ticking.tide.lake = replace(tide.lake, bucket="is-not-there")
+    ticking.tide.lake = dataclasses.replace(tide.lake, bucket="is-not-there")
     with pytest.raises(AccessDenied, match="NoSuchBucket"):
         ticking.end(outset)
-    ticking.tide.lake = replace(tide.lake, bucket=bucket)
+    ticking.tide.lake = dataclasses.replace(tide.lake, bucket=bucket)
     assert len(ticking.queue.take()) == len(ALL)
 
 

@@ -7,11 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 
 import msgspec
 import pg8000.native
 import pytest
+from msgspec.structs import replace
 
 from tests.faults import COMMIT, PART, PUBLISH, KilledError, Process
 from tests.servers import LAZY, crash, database_of

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.chaos.plan import ROOT
 from tests.faults import COMMIT, PUBLISH, KilledError, Process

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from tests.faults import COMMIT, CREATE, PUBLISH, KilledError, Process, refusal
 from tests.integration.conftest import Clock, Post

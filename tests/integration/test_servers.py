@@ -7,12 +7,12 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.faults import COMMIT, PART, PROJECT, PUBLISH, KilledError, Process
 from tests.servers import LAZY, crash, database_of, standby_of

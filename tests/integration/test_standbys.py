@@ -6,10 +6,10 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from tests.conftest import Aws, make_lake
 from tests.faults import PUBLISH, KilledError, Process

@@ -6,13 +6,13 @@ import gzip
 import re
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from tests.conftest import Aws, CreateDatabase, make_lake
 from tests.integration.test_backfills import asked, backfill

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import product
 
 import pytest
+from msgspec.structs import replace
 from msgspec.structs import replace as changed
 
 from tests.faults import KilledError, Process, Step, refusal

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from tidelog.hidden import Hidden, Unseen
@@ -15,8 +15,7 @@ from tidelog.tables import Leaf, Table
 from tidelog.windows import REACH, Snapshot, Window
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
+class Coverage(msgspec.Struct, frozen=True):
     """What a table's state says of the row versions that a snapshot shows.
 
     Attributes:

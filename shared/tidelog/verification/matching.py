@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from tidelog.continuity import find_break
@@ -36,8 +36,7 @@ _SECONDS = 14 * 86400.0
 _ATTEMPTS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Lake:
+class Lake(msgspec.Struct, frozen=True):
     """A table's lake up to one event.
 
     Attributes:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
+import msgspec
 from msgspec.structs import replace
 
 from tidelog.rows import raw_values
 from tidelog.schema import ColumnDocument, SchemaDocument
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """A change of a table's document.
 
     Attributes:
@@ -27,8 +26,7 @@ class Step:
     filled: Collection[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(msgspec.Struct, frozen=True):
     """How lines of some segments are read.
 
     Attributes:
