@@ -48,8 +48,9 @@ class Rows:
         """How many were taken."""
 
     def write(self, row: bytes) -> None:
-        """Take a row as COPY prints it."""
+        """Take a row as COPY prints it. It may be a large one, which is not held on to."""
         self._take(row[:-1], 1)
+        self._pieces = [_END]
 
     def write_messages(self, messages: memoryview) -> bool:
         """Take messages of the protocol, each a row: `d`, four bytes for the length, COPY's text with its newline.
