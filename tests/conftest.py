@@ -6,6 +6,7 @@ same time would hold back each other's horizon.
 
 from __future__ import annotations
 
+import gc
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -26,6 +27,12 @@ SETTINGS = {
     "max_prepared_transactions": "20",
     "wal_writer_delay": "10ms",  # every run waits for one round of it
 }
+
+
+def pytest_collection_finish() -> None:
+    """Exempt from garbage collection what is loaded by now, which is much, and stays."""
+    gc.freeze()
+
 
 hypothesis.settings.register_profile("tidelog", deadline=None, max_examples=100)
 hypothesis.settings.load_profile("tidelog")

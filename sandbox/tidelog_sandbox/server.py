@@ -4,6 +4,10 @@ It reads commands from standard input, one JSON object a line, and answers each 
 writes, unasked, is its port. It ends when its input does, so that it never outlives the process that started it.
 """
 
+import gc
+
+gc.disable()  # What is loaded stays: to look through it for garbage would take a quarter of the start.
+
 import argparse
 import json
 import logging
@@ -39,6 +43,8 @@ def main() -> None:
     server, faults = _server(conflicts=arguments.conflicts)
     kept, asking = _mend(f"http://127.0.0.1:{server.port}"), Asking()
     asking.install()
+    gc.freeze()
+    gc.enable()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     _answer(answers, {"port": server.port, "resource_types": [model.__name__ for model in kept]})
     for line in sys.stdin:
