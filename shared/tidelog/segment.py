@@ -103,20 +103,16 @@ class Upload:
             self._upload = started["UploadId"]
         while len(self._in_flight) >= _PARTS_IN_FLIGHT:
             self._etags.append(self._in_flight.popleft().result())
-        body, self._pending = self._pending, bytearray()
+        body, self._pending = bytes(self._pending), bytearray()
         self._parts += 1
         self._bytes += len(body)
         self._in_flight.append(self._sender.submit(self._send_part, self._upload, self._parts, body))
 
-    def _send_part(self, upload: str, number: int, body: bytearray) -> str:
+    def _send_part(self, upload: str, number: int, body: bytes) -> str:
         self._digest.update(body)  # Here, beside the reading: one thread sends all parts, in order.
         with store_errors("prepare", self._key):
             return self._s3.upload_part(
-                Bucket=self._bucket,
-                Key=self._key,
-                UploadId=upload,
-                PartNumber=number,
-                Body=body,  # type: ignore[arg-type] # botocore takes it
+                Bucket=self._bucket, Key=self._key, UploadId=upload, PartNumber=number, Body=body
             )["ETag"]
 
 

@@ -81,12 +81,20 @@ class Wire:
             if end == self._begin:
                 return
             while self._begin < end:
-                some = end if end - self._begin <= _BATCH else self._last_row(self._begin + _BATCH)
-                some = some if some > self._begin else end
+                some = self._batch_end(end)
                 if self._bytes[self._begin] != _ROW or not take(self._buffer[self._begin : some]):
                     self._odd = end
                     return
                 self._begin = some
+
+    def _batch_end(self, end: int) -> int:
+        """Return where a batch of rows ends, or a single row that is larger."""
+        if end - self._begin <= _BATCH:
+            return end
+        some = self._last_row(self._begin + _BATCH)
+        if some == self._begin:
+            some += 1 + int.from_bytes(self._buffer[self._begin + 1 : self._begin + _HEADER])
+        return min(some, end)
 
     def _gathered(self) -> int:
         """Wait until there are many rows, or no more for now; return where the last whole one ends.

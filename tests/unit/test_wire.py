@@ -137,6 +137,23 @@ def test_a_row_above_16_mib_may_have_a_length_that_looks_like_the_end_of_a_row()
         assert taken(Wire(cast("socket.socket", Talker(b"".join(map(framed, said)), pieces)))) == said
 
 
+def test_a_large_row_does_not_bring_many_small_ones_with_it() -> None:
+    """What is made of rows takes many times as much memory, so they come by 64 KiB."""
+    said = [*[(b"d", b"first\n")] * 3, (b"d", b"x" * 70_000 + b"\n"), *[(b"d", b"small\n")] * 40_000, *END]
+    wire = Wire(cast("socket.socket", Talker(b"".join(map(framed, said)), [2**21])))
+    batches: list[bytes] = []
+
+    def take(messages: memoryview) -> bool:
+        batches.append(bytes(messages))
+        return True
+
+    assert wire.read(11) == framed(said[0])
+    wire.pass_on(take)
+    assert b"".join(batches) == b"".join(map(framed, said[1:-3]))
+    assert framed(said[3]) in batches
+    assert max(len(batch) for batch in batches if batch != framed(said[3])) <= 2**16
+
+
 values = st.binary(max_size=9).map(lambda text: bytes(byte for byte in text if byte not in b"\0\n\x02"))
 
 
