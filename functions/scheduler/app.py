@@ -94,9 +94,9 @@ def take_request(settings: SchedulerSettings, scheduler: Scheduler, event: dict[
         tables = sweep(settings, scheduler, read_sweep(event), request=request)
         return {"sweeps": [{"table": table, "request": request} for table in tables]}
     scheduler.configurations.follow()
-    answers = scheduler.requests.take(event)
-    logger.info("request taken", backfills=msgspec.to_builtins(answers))
-    return {"backfills": msgspec.to_builtins(answers)}
+    backfills = msgspec.to_builtins(scheduler.requests.take(event))
+    logger.info("request taken", backfills=backfills)
+    return {"backfills": backfills}
 
 
 def ingest(settings: SchedulerSettings, scheduler: Scheduler, tables: list[TableName], request: str) -> list[str]:

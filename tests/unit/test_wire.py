@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import tracemalloc
 from collections.abc import Sequence
 from itertools import chain, cycle, islice, repeat
 from typing import cast
@@ -102,6 +103,13 @@ class Sink:
         self.lines += [line + b"\n" for line in data.split(b"\n")[:-1]]
 
 
+class Null:
+    """Takes lines, and keeps none."""
+
+    def write(self, data: bytes) -> None:
+        """Take lines."""
+
+
 texts = st.binary(max_size=30).map(lambda text: text.replace(b"\0", b"d").replace(b"\n", b"d"))
 small = texts.map(lambda text: (b"d", text + b"\n"))
 large = st.sampled_from([*LOOKALIKES, 65_531, 65_532, 65_536, 70_000]).map(
@@ -157,13 +165,19 @@ def test_a_large_row_does_not_bring_many_small_ones_with_it() -> None:
 values = st.binary(max_size=9).map(lambda text: bytes(byte for byte in text if byte not in b"\0\n\x02"))
 
 
-@given(st.integers(1, 4).flatmap(lambda width: st.lists(st.lists(st.lists(values, min_size=width, max_size=width)))))
-def test_headings_come_before_their_values_however_many_rows_come_at_a_time(batches: list[list[list[bytes]]]) -> None:
+@given(
+    st.integers(1, 4).flatmap(lambda width: st.lists(st.lists(st.lists(values, min_size=width, max_size=width)))),
+    st.booleans(),
+)
+def test_headings_come_before_their_values_however_many_rows_come_at_a_time(
+    batches: list[list[list[bytes]]],
+    tabs: bool,
+) -> None:
     """Fewer than the last time, or more, or a single one."""
     width = len(next(chain.from_iterable(batches), [b""]))
     headings = [b'%c"\\%d":' % (b",{"[not number], number) for number in range(width)]
     sink, wanted = Sink(), []
-    rows = Rows(sink, headings)
+    rows = Rows(sink, headings, tabs=tabs)
     for batch in filter(None, batches):
         said = [(b"d", b"\x02".join(row).replace(b"\\", b"\\\\") + b"\n") for row in batch]
         if len(batch) == 1:
@@ -173,6 +187,18 @@ def test_headings_come_before_their_values_however_many_rows_come_at_a_time(batc
         wanted += [b"".join(chain.from_iterable(zip(headings, row, strict=True))) + b"}\n" for row in batch]
     assert sink.lines == wanted
     assert rows.count == len(wanted)
+
+
+def test_a_large_row_is_not_held_on_to() -> None:
+    """A worker's memory is not to be that of the row before as well."""
+    rows = Rows(Null(), [b'{"a":'])
+    tracemalloc.start()
+    try:
+        rows.write(b"x" * 2**24 + b"\n")
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2**20 < 2**24 < peak
 
 
 def test_what_is_written_is_sent_when_it_is_flushed() -> None:
