@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import threading
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from moto import mock_aws
 from moto.core.common_models import BaseModel
 from moto.s3.exceptions import NoSuchUpload
 from moto.s3.models import S3Backend
+from moto.s3.responses import S3Response
 
 from tests.conftest import REGION, Aws, make_lake
 from tests.tide import Database, Lake, Tide
@@ -28,15 +30,21 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="package")
 def aws() -> Iterator[Aws]:
-    """AWS, as moto plays it; where it would fall over an upload that is gone, it answers as S3 does."""
-    complete = S3Backend.complete_multipart_upload
+    """AWS, as moto plays it, mended: an upload that is gone is an error, and one S3 request is answered at a time."""
+    complete, respond = S3Backend.complete_multipart_upload, S3Response.key_response
+    alone = threading.Lock()  # a conditional write looks and writes in two steps, and of threads several would win
 
     def mended(backend: S3Backend, bucket: str, upload: str, body: Any) -> Any:
         if upload not in backend.get_bucket(bucket).multiparts:
             raise NoSuchUpload(upload_id=upload)
         return complete(backend, bucket, upload, body)
 
+    def in_turn(response: S3Response, *request: Any) -> Any:
+        with alone:
+            return respond(response, *request)
+
     with mock_aws(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(S3Response, "key_response", in_turn)
         patch.setattr(S3Backend, "complete_multipart_upload", mended)
         patch.setattr(BaseModel, "__new__", lambda cls, *_, **__: object.__new__(cls))  # moto keeps all it ever made
         aws = Aws()
