@@ -74,6 +74,7 @@ class Function:
         self._lock = threading.Lock()
         self._idle: list[Environment] = []
         self._busy: set[Environment] = set()
+        self._payloads: dict[Environment, Any] = {}
         self._running = 0
         self._closed = False
 
@@ -114,8 +115,12 @@ class Function:
             outcome = environment.initialize()
             if outcome is None:
                 begun = time.monotonic()
+                with self._lock:
+                    self._payloads[environment] = payload
                 outcome = environment.invoke(request_id, event)
         finally:
+            with self._lock:
+                self._payloads.pop(environment, None)
             duration = time.monotonic() - begun
             peak_memory, lines = environment.peak_memory, environment.taken_log()
             self._put_back(environment)
@@ -142,6 +147,14 @@ class Function:
             self._idle = [environment for environment in self._idle if environment not in reaped]
         for environment in reaped:
             environment.close()
+
+    def kill(self, is_wanted: Callable[[Any], bool]) -> bool:
+        """Kill the process of one invocation under way whose payload is wanted; say whether there was one."""
+        with self._lock:
+            found = next((each for each, payload in self._payloads.items() if is_wanted(payload)), None)
+            if found:
+                found.kill()
+        return found is not None
 
     def close(self) -> None:
         """End every environment, those at work too: their invocations fail."""

@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import psutil
 from pg8000.exceptions import DatabaseError
 
 from tests.chaos.stack import Stack
@@ -29,10 +28,9 @@ HOT = 200
 """So many rows are written again and again."""
 _BLOCK = 100_000
 _ROW = re.compile(rb'^\{"id":(\d+),"version":(\d+),', re.MULTILINE)
-# The processes of functions are this one's children; their ends of the connections are the clients'.
-_READERS = """
-SELECT client_port FROM pg_stat_activity
-WHERE datname = current_database() AND state = 'active' AND query LIKE 'COPY%ctid%'
+_IS_READ = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND xact_start IS NOT NULL AND query LIKE 'COPY%ctid%'
 """
 
 
@@ -144,40 +142,21 @@ class Flood:
             if self._over.wait(0.1):
                 return
         moments = sorted(draw.uniform(0, plans[0].chunks * 2 / 3) for _ in range(kills))
-        clients = Clients()
+        worker = self._stack.sandbox.functions[self._stack.worker]
         with self._stack.tide.database.session() as session:
             for number, moment in enumerate(moments):
                 while not self._over.is_set() and self.killed <= number:
-                    if len(self._readings()) >= moment and (ports := session.run(_READERS)):
+                    if len(self._readings()) >= moment and session.run(_IS_READ) != [[0]]:
                         self._over.wait(draw.uniform(0, 0.02))  # it may be about to commit by then, or to publish
-                        clients.kill(draw.choice(ports)[0])
-                        self.counts["kill"] += 1
+                        self.counts["kill"] += worker.kill(_is_chunk)
                     self._over.wait(0.005)
 
     def _readings(self) -> list[Invocation]:
-        return [each for each in list(self._stack.invocations) if each.record and '"plan"' in each.record["body"]]
+        return [each for each in list(self._stack.invocations) if each.record and _is_chunk(each.payload)]
 
 
-class Clients:
-    """The functions' processes by the ports that they are connected from; a search takes as long as a chunk does."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, psutil.Process] = {}
-
-    def kill(self, port: int) -> None:
-        """Kill the process that has a connection from some port."""
-        if port not in self._known:
-            self._search()
-        with suppress(psutil.Error):  # it has just ended
-            if process := self._known.pop(port, None):
-                process.kill()
-
-    def _search(self) -> None:
-        for process in psutil.Process().children():
-            with suppress(psutil.Error):
-                for connection in process.net_connections("tcp"):
-                    if connection.laddr:
-                        self._known[connection.laddr.port] = process
+def _is_chunk(payload: Any) -> bool:
+    return any('"plan"' in record["body"] for record in payload["Records"])
 
 
 class Bodies(Mapping[str, list[bytes]]):

@@ -6,12 +6,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.tide import wait_for
 from tidelog_sandbox import Invocation, Sandbox, SandboxError
 from tidelog_sandbox.cloud import Cloud
 from tidelog_sandbox.functions import Function
@@ -89,6 +91,15 @@ def test_invocations_at_a_time_have_an_environment_each(function: Function) -> N
     assert function.environments == 3
     function.reap()
     assert function.environments == 0
+
+
+def test_an_invocation_under_way_can_be_killed(function: Function) -> None:
+    """The one that is wanted; the others go on."""
+    with ThreadPoolExecutor(2) as pool:
+        long, short = (pool.submit(function.invoke, {"do": "sleep", "seconds": seconds}) for seconds in (1.5, 0.5))
+        wait_for(lambda: function.kill(lambda payload: payload["seconds"] == 1.5))
+        assert (long.result().kind, short.result().kind) == ("exit", "success")
+    assert not function.kill(lambda _: True)
 
 
 def test_what_a_function_raises_is_its_error(function: Function) -> None:
