@@ -8,17 +8,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from typer.testing import CliRunner
 
 from tests.tide import Database
 from tidelog.tables import TableName
 from tidelog_cli.main import app
+from tidelog_sandbox import Sandbox
 
 TIDELOG = str(Path(sys.executable).with_name("tidelog"))
 
@@ -44,20 +43,17 @@ def address(database: Database, user: str = "postgres") -> str:
     return f"postgresql://{user}@127.0.0.1:{database.server.port}/{database.name}"
 
 
-def kill_waiting(database: Database) -> bool:
-    """Kill the worker that waits for a lock in a database; return whether there was one."""
-    waiting = set(
-        database.column(
-            "SELECT client_port FROM pg_stat_activity WHERE application_name = 'tidelog' "
-            "AND wait_event_type = 'Lock' AND datname = current_database()"
-        )
+def kill_waiting(sandbox: Sandbox, database: Database, table: str) -> bool:
+    """Kill the worker that waits for a lock on a table, and its session, which would not notice; say whether it was."""
+    waiting = database.column(
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'tidelog' AND wait_event_type = 'Lock' "
+        "AND datname = current_database()"
     )
-    for process in psutil.Process().children(recursive=True) if waiting else []:
-        with suppress(psutil.Error):
-            if waiting & {connection.laddr.port for connection in process.net_connections("tcp")}:
-                process.kill()
-                return True
-    return False
+    worker = sandbox.functions[sandbox.outputs["WorkerFunction"]]
+    if not waiting or not worker.kill(lambda event: table in event["Records"][0]["body"]):
+        return False
+    database.run(*(f"SELECT pg_terminate_backend({pid}, 30000)" for pid in waiting))
+    return True
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def _live_through(sandbox: Sandbox, database: Database) -> list[Invocation]:
         tick()
         holder.run("LOCK TABLE orders")
         assert sandbox.invoke(scheduler, {}).succeeded
-        wait_for(lambda: kill_waiting(database))
+        wait_for(lambda: kill_waiting(sandbox, database, "public.orders"))
         time.sleep(0.1)
         holder.run("ROLLBACK")
     sandbox.wait_until_idle(SECONDS, hidden=False)

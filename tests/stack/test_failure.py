@@ -217,7 +217,7 @@ def test_a_killed_worker_is_told_of_too(office: Office) -> None:
             sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=run.record["receiptHandle"], VisibilityTimeout=0)
 
     def three_were_killed() -> bool:
-        kill_waiting(office.database)
+        kill_waiting(office.sandbox, office.database, "public.heavy")
         return len(killed(office)) == 3
 
     office.sandbox.on_invocation(come_back)

@@ -208,7 +208,7 @@ def test_a_worker_that_is_killed_is_told_of(tower: Tower) -> None:
     with tower.database.session() as migration, ThreadPoolExecutor(1) as thread:
         migration.run("BEGIN; LOCK TABLE staff IN ACCESS EXCLUSIVE MODE")
         run = thread.submit(tower.sandbox.invoke, worker, {"Records": [record]})
-        wait_for(lambda: kill_waiting(tower.database))
+        wait_for(lambda: kill_waiting(tower.sandbox, tower.database, "public.staff"))
         assert run.result().kind == "exit"
     assert "ran out of time or memory" in tower.mail('ALARM: "tidelog-worker-errors"').body
     tower.mail('OK: "tidelog-worker-errors"')
