@@ -31,7 +31,7 @@ from tidelog.plans import (
     joined,
 )
 from tidelog.readings import Segment
-from tidelog.retracing import chunk_parts
+from tidelog.retracing import chunk_parts, of_rewritten
 from tidelog.runs import Outcome, Run
 from tidelog.segment import Upload
 from tidelog.state import State
@@ -199,19 +199,18 @@ class Chunking:
             return ChunksDropped(plan.number, _numbers_of(task.plan, plan, was.oid), reason, forgotten)
 
         if now and now.pages:
-            raise _GoneError(lambda: self._plan_again(task, was, now))
+            raise _GoneError(lambda: self._plan_again(task, was, now, opened.snapshot.horizon))
         raise _GoneError(lambda: self._drop(task, drop))
 
-    def _plan_again(self, task: _Task, was: PlannedLeaf, now: Leaf) -> Run:
+    def _plan_again(self, task: _Task, was: PlannedLeaf, now: Leaf, horizon: int) -> Run:
         """Have a relation read from its begin: it was rewritten, so its rows are on other pages."""
         chunks = min(now.pages, ceil(now.pages * was.chunks / max(1, was.pages)))
         leaf = PlannedLeaf(now.oid, str(now.table_name), now.filenode, now.pages, chunks, now.size)
-        leaves = tuple(each for each in task.plan.reading.leaves if each.oid == was.oid)
         planned = replace(
             task.plan,
-            reason=f"{was.name} was rewritten (VACUUM FULL, CLUSTER, TRUNCATE …): its rows are on other pages, "
+            reason=f"{was.name} was rewritten (VACUUM FULL, CLUSTER, pg_repack …): its rows are on other pages, "
             "and some come twice",
-            reading=replace(task.plan.reading, horizon=task.open.horizon, leaves=leaves),
+            reading=of_rewritten(task.plan, task.open.horizon, horizon, was.oid),
             leaves=(leaf,),
             bytes=leaf.bytes,
             request="",

@@ -20,11 +20,12 @@ _ANSWER_SECONDS = 30  # for TLS, and for being let in
 _LIST_SECONDS = 50
 _SILENCE_SECONDS = 930  # more than a function lives; a peer that is gone is noticed by keep-alive
 
-# Text that does not depend on the server's or the role's configuration, and reads back to the same value.
+# Text that does not depend on the server's or the role's configuration, and reads back to the same value. `lc_monetary`
+# is left alone: how many of the digits of a stored `money` are a fraction is known by nothing else.
 _SESSION = """
 SET client_encoding = 'UTF8'; SET standard_conforming_strings = on; SET search_path = pg_catalog;
 SET row_security = off; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = iso_8601;
-SET bytea_output = hex; SET extra_float_digits = 1; SET xmloption = content; SET lc_monetary = 'C';
+SET bytea_output = hex; SET extra_float_digits = 1; SET xmloption = content;
 SET quote_all_identifiers = off; SET default_transaction_read_only = on;
 SET statement_timeout = '{list}s'; SET lock_timeout = '{lock}ms';
 SET idle_in_transaction_session_timeout = '{silence}s';

@@ -202,7 +202,8 @@ def _in_chunks(
     if reading.began is None and work.quiet and work.quiet.next <= snapshot.horizon:
         reading = replace(reading, began=work.quiet.at)
     seconds = limits.look_back if reading.began else max(limits.look_back, _UNSURE_SECONDS)
-    bound = timestamps.latest([state.bound, timestamps.before(reading.began or snapshot.read_at, seconds)])
+    began = reading.began or snapshot.read_at
+    bound = next_bound(state.bound, watermark or began, began, seconds)
     leaves = tuple(planned(leaf, work.bytes[leaf.oid], limits.chunk_bytes) for leaf, _ in windows)
     return Plan(
         (),

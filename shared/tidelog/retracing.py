@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from tidelog.hidden import Unseen
 from tidelog.planning import Findable, Part
 from tidelog.plans import Chunk, Planned, Span
-from tidelog.readings import Reading, undelta
+from tidelog.readings import LeafReading, Reading, undelta
 from tidelog.tables import Table
 from tidelog.windows import REACH, Bound, Times, Window
 
@@ -36,6 +38,25 @@ def chunk_parts(table: Table, plan: Planned, chunk: Chunk, horizon: int) -> Iter
 def _times(table: Table, span: Span, chunk: Chunk) -> Times:
     columns = tuple((column, table.times[column] == "date") for column in span.columns)
     return Times(columns, span.since, chunk.since or span.since, chunk.until or span.until)
+
+
+def of_rewritten(plan: Planned, horizon: int, now: int, leaf: int) -> Reading:
+    """Return what is to be read of a leaf that was rewritten while a plan was under way.
+
+    VACUUM FULL and CLUSTER keep the rows' transaction ids. pg_repack and its like copy rows under an id of their own,
+    and increments of the old file may have passed that when the files are exchanged; so all that is below the horizon
+    now is read. A sweep goes on as it was: what it looks for, bounded windows have not read by another id either.
+
+    Args:
+        plan: the plan.
+        horizon: the plan's.
+        now: the one under which the relation was found to be rewritten.
+        leaf: its oid.
+    """
+    if plan.kind == "sweep":
+        leaves = tuple(each for each in plan.reading.leaves if each.oid == leaf)
+        return msgspec.structs.replace(plan.reading, horizon=horizon, leaves=leaves)
+    return msgspec.structs.replace(plan.reading, horizon=now, leaves=(LeafReading(leaf),))
 
 
 def again(opened: Findable, reading: Reading) -> Iterator[Part]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from itertools import takewhile
 
 import msgspec
 from msgspec.structs import replace
@@ -69,7 +70,8 @@ class Sweeping:
             return _run(table, state, "waiting", "a sweep is under way")
         if state.is_swept and not wanted.request:
             return _run(table, state, "unchanged", "no bound in time can have hidden anything since the last sweep")
-        found = unswept(state, self._ledger.events(table, after=state.unswept - 1) if state.unswept else ())
+        events = self._ledger.events(table, after=state.unswept - 1) if state.unswept else ()
+        found = unswept(state, takewhile(lambda event: event.offset <= state.offset, events))
         with self._source.open(table, seconds=deadline - time.monotonic(), after=state) as opened:
             plan = msgspec.structs.replace(self._planned(opened, state, found), request=wanted.request)
             document = opened.table.document()
@@ -78,7 +80,7 @@ class Sweeping:
         def decide(now: State) -> What | None:
             if now.timeline != state.timeline:
                 raise _changed(table, "its timeline has changed meanwhile")
-            return None if any(each.kind == "sweep" for each in now.plans) else plan
+            return None if now.swept != state.swept or any(each.kind == "sweep" for each in now.plans) else plan
 
         after, event = self._ledger.append_if(table, state, decide, finished=state.offset)
         if event is None:

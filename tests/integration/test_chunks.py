@@ -163,6 +163,35 @@ def test_a_rewritten_relation_is_planned_again(large: Tide) -> None:
     whole(large)
 
 
+EXCHANGED = """
+DO $$ DECLARE ours oid; theirs oid; BEGIN
+  LOCK TABLE t, copy IN ACCESS EXCLUSIVE MODE;
+  ours := pg_relation_filenode('t'); theirs := pg_relation_filenode('copy');
+  UPDATE pg_class SET relfilenode = theirs WHERE oid = 't'::regclass;
+  UPDATE pg_class SET relfilenode = ours WHERE oid = 'copy'::regclass;
+END $$
+"""
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_relation_that_pg_repack_has_copied_is_read_whole(large: Tide, *, held: bool) -> None:
+    """Its rows have an id that increments have passed when the files are exchanged, or not yet."""
+    messages = plan(large)
+    large.read_chunks(messages[:2])
+    with large.database.session() as session:
+        if held:
+            large.database.hold_horizon(session)
+        large.run("ALTER TABLE t DROP CONSTRAINT t_pkey", "CREATE TABLE copy (LIKE t)", "INSERT INTO copy TABLE t")
+        if not held:
+            large.database.pass_horizon()
+        large.run("INSERT INTO t (id) VALUES (2000)", "INSERT INTO copy (id) VALUES (2000)")
+        assert large.ingest(limits=replace(LIMITS, chunk_bytes=2**40)).rows == 1
+        large.run("SET allow_system_table_mods = on", EXCHANGED)
+        assert large.read_chunks(messages[2:])[0].outcome == "replanned"
+        finish(large)
+        whole(large)
+
+
 def test_an_emptied_relation_ends_its_chunks(large: Tide) -> None:
     """TRUNCATE, and other rows since: those come with the next increment."""
     messages = plan(large)

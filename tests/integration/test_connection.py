@@ -112,3 +112,10 @@ def test_a_session_can_only_read_whatever_its_role_may_do(connection: Connection
             connection.run(statement)
         connection.run("ROLLBACK")
     assert connection.run("SELECT pg_current_xact_id()::text")  # all that it has to do to have the log written
+
+
+def test_how_much_money_is_a_fraction_is_left_to_the_database(database: Database) -> None:
+    """Its `lc_monetary` alone says how many of the digits of what is stored are."""
+    database.run(f"ALTER DATABASE \"{database.name}\" SET lc_monetary = 'C.UTF-8'")
+    with closing(connect(database.server.credentials(database.name), "disable", LOCK_SECONDS)) as connection:
+        assert connection.run("SHOW lc_monetary") == [["C.UTF-8"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 
 import pytest
 from msgspec.structs import replace
@@ -10,6 +11,8 @@ from msgspec.structs import replace
 from tests.integration.test_backfills import asked, backfill
 from tests.integration.test_time_bounds import BOUNDED, set_bound
 from tests.tide import LIMITS, Tide
+from tidelog.events import Event
+from tidelog.history import History
 from tidelog.limits import Limits
 from tidelog.plans import ChunksDropped, Planned
 from tidelog.readings import undelta
@@ -270,6 +273,54 @@ def test_a_sweep_of_a_table_that_is_rewritten_meanwhile_is_complete(bounded: Tid
     assert state.swept is not None
     assert state.swept.horizon == state.horizon
     whole(bounded)
+
+
+def test_an_increment_that_is_committed_while_a_sweep_begins_hides_nothing_for_good(
+    bounded: Tide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may pass a transaction that was looked at ahead of the horizon: that one is the next sweep's."""
+    bounded.run("SELECT pg_current_xact_id()")  # The horizon is another than that of the last sweep.
+    with bounded.database.session() as holder:
+        bounded.database.hold_horizon(holder)
+        bounded.run(
+            f"INSERT INTO t VALUES ({OLD + 2}, 0, now() - interval '1 year', NULL), ({OLD + 3}, 0, now(), now())"
+        )
+        assert bounded.ingest(limits=BOUNDED).rows == 1
+
+        def another() -> None:
+            holder.run("COMMIT")
+            bounded.database.pass_horizon()
+            bounded.run(f"INSERT INTO t VALUES ({OLD + 4}, 0, now(), now())")
+            assert bounded.ingest(limits=BOUNDED).rows == 1
+
+        before_events(monkeypatch, another)
+        bounded.sweep(limits=BOUNDED)
+        bounded.read_chunks(limits=BOUNDED)
+    assert OLD + 2 not in bounded.latest()
+    sweep(bounded)
+    whole(bounded)
+
+
+def test_of_two_sweeps_that_begin_at_once_one_is_planned(bounded: Tide, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the other one is over before this one has read the events."""
+    bounded.run(f"INSERT INTO t VALUES ({OLD + 2}, 0, now() - interval '1 year', NULL), ({OLD + 3}, 0, now(), now())")
+    bounded.database.pass_horizon()
+    assert bounded.ingest(limits=BOUNDED).rows == 1
+    before_events(monkeypatch, lambda: sweep(bounded))
+    assert sweep(bounded) == 0
+    whole(bounded)
+
+
+def before_events(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Do something between the first look at a state and that at the events before it."""
+    real, acts = History.events, [act]
+
+    def events(history: History, table: TableName, after: int = 0) -> Iterator[Event]:
+        if acts:
+            acts.pop()()
+        return real(history, table, after)
+
+    monkeypatch.setattr(History, "events", events)
 
 
 def test_what_a_cancelled_sweep_left_is_read_by_the_next(bounded: Tide) -> None:

@@ -187,6 +187,23 @@ def test_a_table_that_grew_over_the_limit_is_bounded_from_then_on(tide: Tide) ->
     assert tide.values("id") == [1, 2, 3, 4, 5]
 
 
+def test_the_bound_after_a_large_read_is_before_what_clocks_of_another_zone_have_written(tide: Tide) -> None:
+    """Timestamps without a zone, in local time, as an application eight hours behind UTC writes them."""
+    local = "now() AT TIME ZONE 'UTC' - interval '8 hours'"
+    tide.run(
+        "CREATE TABLE t (id int PRIMARY KEY, text text, updated_at timestamp NOT NULL)",
+        f"INSERT INTO t SELECT n, repeat('x', 200), {local} - n * interval '1 min' FROM generate_series(1, 1000) n",
+        "CREATE INDEX ON t (updated_at)",
+        "VACUUM ANALYZE t",
+    )
+    limits = replace(BOUNDED, chunk_bytes=2**15)
+    assert tide.ingest(limits=limits).outcome == "planned"
+    tide.read_chunks(limits=limits)
+    assert tide.state().bound is not None
+    tide.run(f"INSERT INTO t VALUES (2000, 'x', {local})")
+    assert tide.ingest(limits=limits).rows == 1
+
+
 @pytest.mark.parametrize("kind", ["timestamp", "date"])
 def test_bounds_work_on_every_type_of_timestamp(tide: Tide, kind: str) -> None:
     """Without a zone they count as UTC; a date is the start of its day."""

@@ -103,7 +103,7 @@ def _sweep_seams(before: State, plan: Planned) -> Iterator[str]:
 def _instead_seams(was: OpenPlan | None, plan: Planned, instead: Dropped) -> Iterator[str]:
     if was is None:
         yield f"it takes the place of chunks of plan {instead.plan}, which is not under way"
-    elif plan.reading.horizon != was.horizon:
+    elif plan.reading.horizon < was.horizon:
         yield f"it reads up to {plan.reading.horizon}, and the plan whose place it takes up to {was.horizon}"
 
 
