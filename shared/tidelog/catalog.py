@@ -196,6 +196,11 @@ SELECT EXISTS (
   WHERE CASE WHEN xid < pg_snapshot_xmax(pg_current_snapshot()) THEN pg_xact_status(xid) = 'in progress' ELSE true END)
 """
 
+_COMMITTED = """
+SELECT coalesce(json_agg(xid::text::bigint), '[]')::text
+FROM unnest('{{{xids}}}'::xid8[]) xid WHERE pg_xact_status(xid) = 'committed'
+"""
+
 
 def horizon_query() -> str:
     """Return the question for the horizon, and who holds it."""
@@ -268,6 +273,11 @@ def access_query(oids: Iterable[int]) -> str:
 def unended_query(xids: Iterable[int]) -> str:
     """Return the question whether any transaction of some ids, sub-transactions among them, has not ended yet."""
     return _UNENDED.format(xids=",".join(map(str, xids)))
+
+
+def committed_query(xids: Iterable[int]) -> str:
+    """Return the question which transactions of some ids, sub-transactions among them, have committed."""
+    return _COMMITTED.format(xids=",".join(map(str, xids)))
 
 
 def snapshot_query() -> str:

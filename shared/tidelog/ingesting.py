@@ -23,7 +23,7 @@ from tidelog.ledger import OffsetTakenError
 from tidelog.opening import OpenTable
 from tidelog.parameters import Summary
 from tidelog.parts import Parts
-from tidelog.planning import Plan, plan_windows
+from tidelog.planning import Plan, UnprovenError, plan_windows
 from tidelog.plans import Kind, Planned
 from tidelog.readings import Moment, Segment
 from tidelog.runs import Outcome, Run
@@ -98,12 +98,15 @@ class Ingestion:
         if told and not for_sweep and (idle := self._glance(table, deadline, noted)):
             return idle
         quiet: Moment | None = None
+        committed: frozenset[int] | None = None
         for _ in range(_ATTEMPTS):
             try:
-                return self._run(table, deadline, quiet, for_sweep=for_sweep, noted=noted, tally=tally)
+                return self._run(table, deadline, quiet, committed, for_sweep=for_sweep, noted=noted, tally=tally)
             except _NotQuietError as found:
                 quiet = found.since
                 self._source.pass_horizon(quiet.next, _QUIET_SECONDS)
+            except UnprovenError as found:
+                committed = self._source.committed(found.xids)
             except OffsetTakenError:
                 continue  # An event came in between that changes what is to be done: begin again from the ledger.
         raise Conflict("ingest", table, f"other workers took the offset {_ATTEMPTS} times", "It is tried again")
@@ -127,7 +130,15 @@ class Ingestion:
         return {"always": float("-inf"), "in time": self._limits.fresh, "never": float("inf")}[noted]
 
     def _run(
-        self, table: TableName, deadline: float, quiet: Moment | None, *, for_sweep: bool, noted: Noted, tally: str
+        self,
+        table: TableName,
+        deadline: float,
+        quiet: Moment | None,
+        committed: frozenset[int] | None,
+        *,
+        for_sweep: bool,
+        noted: Noted,
+        tally: str,
     ) -> Run:
         state, known = self._publisher.finish_last(table, seconds=deadline - time.monotonic())
         if self._dispatch.send_unsent(table, state, finished=state.offset) is not state:
@@ -137,7 +148,7 @@ class Ingestion:
         with ExitStack() as uncommitted:
             with self._source.open(table, seconds=deadline - time.monotonic(), after=base.state) as opened:
                 base = replace(base, state=self._settle(opened, base))
-                plan = plan_windows(opened, base.state, self._limits, quiet)
+                plan = plan_windows(opened, base.state, self._limits, quiet, committed)
                 schema = opened.table.document().fingerprint
                 segment = self._prepare(opened, base.state, plan, schema) if plan.rows else None
                 if segment:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import ceil
 from typing import Protocol
 
@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from tidelog import timestamps
 from tidelog.continuity import current_database
-from tidelog.hidden import Hidden
 from tidelog.limits import Limits
 from tidelog.plans import PlannedLeaf
 from tidelog.readings import LeafReading, Moment, Reading, deltas, undelta
@@ -20,6 +19,7 @@ from tidelog.tables import Leaf, Table
 from tidelog.tablesettings import TableSettings
 from tidelog.windows import (
     AHEAD_CAP,
+    EPOCH,
     REACH,
     Bound,
     Found,
@@ -90,7 +90,21 @@ class Plan(msgspec.Struct, frozen=True):
     whole: bool = False
 
 
-def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Moment | None = None) -> Plan:
+class UnprovenError(Exception):
+    """Nobody has asked yet whether transactions at or above the horizon whose ids rows have are over."""
+
+    def __init__(self, xids: Collection[int]) -> None:
+        super().__init__(xids)
+        self.xids = xids
+
+
+def plan_windows(
+    opened: Findable,
+    state: State,
+    limits: Limits,
+    quiet: Moment | None = None,
+    committed: Collection[int] | None = None,
+) -> Plan:
     """Find what a table's next window holds, or that it is too much for one run.
 
     Args:
@@ -98,9 +112,11 @@ def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Moment |
         state: its state.
         limits: what an operator has set for all tables.
         quiet: a moment at which it was found to be too much, and since when it was waited for transactions to end.
+        committed: those of the transactions asked about that had committed before the snapshot; None if nobody asked.
 
     Raises:
         InvalidSetting: the table's configuration does not fit it.
+        UnprovenError: some transactions are to be asked about, and it is to be planned anew under a later snapshot.
     """
     table, snapshot = opened.table, opened.snapshot
     state, limits = _of_columns(state, table), limits.of(opened.settings)
@@ -123,18 +139,25 @@ def plan_windows(opened: Findable, state: State, limits: Limits, quiet: Moment |
     if state.horizon and sum(below.values()) > limits.chunk_bytes:
         work = {oid: max(work[oid], taken) if taken else 0 for oid, taken in below.items()}
         return _in_chunks(opened, state, windows, emitted, _Work(work, strategy.columns, limits, quiet))
-    above = {xid for one in found for xid in one.above}
+    seen = above = {xid for one in found for xid in one.above}
+    if snapshot.limit >= EPOCH and not above <= emitted:  # They may be those of rows that were frozen an epoch ago.
+        if committed is None:
+            raise UnprovenError(above - emitted)
+        above = above & (emitted | set(committed))
     if capped := len(emitted | above) > AHEAD_CAP:
-        also = tuple(sorted(emitted))
+        above = set()
+    if above != seen:
+        also = tuple(sorted(emitted | above))
         windows = [(leaf, replace(window, end=snapshot.horizon, also=also)) for leaf, window in windows]
         found = [opened.find(leaf, window, table.timestamp_columns) for leaf, window in windows]
-        above = set()
     watermark = timestamps.latest([state.timestamp, *(text for one in found for text in one.timestamps)])
-    reading = _reading(opened, state, windows, strategy, below=capped, emitted=emitted | above, watermark=watermark)
+    whole = not capped and above == seen
+    emitted |= above
+    reading = _reading(opened, state, windows, strategy, below=not whole, emitted=emitted, watermark=watermark)
     if not capped:  # What waits may be dated before the watermark, for as long as it waits.
         reading = replace(reading, next_bound=next_bound(state.bound, watermark, reading.began, limits.look_back))
     parts = tuple(Part(leaf, window) for (leaf, window), one in zip(windows, found, strict=True) if one.rows)
-    whole = not capped and len(windows) == len(table.leaves)
+    whole = whole and len(windows) == len(table.leaves)
     return Plan(parts, sum(one.rows for one in found), reading, snapshot, whole=whole)
 
 
@@ -237,32 +260,6 @@ def whole_reading(opened: Findable, state: State) -> Reading:
     windows = [(leaf, Window()) for leaf in opened.table.leaves]
     strategy = Strategy("chunks", (), "it was asked for")
     return _reading(opened, state, windows, strategy, below=True, emitted=set(), watermark=state.timestamp)
-
-
-def sweep_windows(table: Table, state: State, hidden: Sequence[Hidden]) -> Reading:
-    """Return a reading of what was hidden in the relations that a table has, all below the state's horizon.
-
-    Args:
-        table: the table.
-        state: its state, which has read it.
-        hidden: what is hidden.
-    """
-    assert state.database  # noqa: S101 - for the type: it was read
-    first = {oid: min(each.first for each in hidden if oid in each.leaves) for each in hidden for oid in each.leaves}
-    return Reading(
-        leaves=tuple(LeafReading(leaf.oid, first[leaf.oid]) for leaf in table.leaves if leaf.oid in first),
-        columns=(),
-        bound=None,
-        below=True,
-        strategy="sweep: it was hidden by bounds in time",
-        database=state.database,
-        oid=state.oid,
-        horizon=state.horizon,
-        ahead=(),
-        read_at=state.read_at or "",
-        timestamp=state.timestamp,
-        next_bound=state.bound,
-    )
 
 
 def _reading(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 
 import msgspec
@@ -137,6 +137,15 @@ class Source:
             snapshot = msgspec.json.decode(one(connection, catalog.snapshot_query()), type=Snapshot)
         now = snapshot.database
         return (now.system, now.oid) == (database.system, database.oid) and snapshot.horizon >= horizon
+
+    def committed(self, xids: Collection[int]) -> frozenset[int]:
+        """Return which of some transactions have committed: every later snapshot sees those.
+
+        Raises:
+            DatabaseUnreachable, DatabaseBusy, AccessDenied: as they say.
+        """
+        with self._guarded("read", "the transactions that have ended") as connection:
+            return msgspec.json.decode(one(connection, catalog.committed_query(xids)), type=frozenset[int])
 
     def pass_horizon(self, xid: int, seconds: float) -> None:
         """Wait until all transactions below an id have ended, for some seconds at most."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
 import msgspec
@@ -17,8 +17,9 @@ from tidelog.ingesting import Ingestion
 from tidelog.messages import Sweep
 from tidelog.opening import OpenTable
 from tidelog.parts import Parts
-from tidelog.planning import LOOKING, planned, sweep_windows
+from tidelog.planning import LOOKING, planned
 from tidelog.plans import Planned
+from tidelog.readings import LeafReading, Reading
 from tidelog.runs import Outcome, Run
 from tidelog.state import State
 from tidelog.sweeps import Unswept, unswept
@@ -99,7 +100,7 @@ class Sweeping:
         far = {oid for each in hidden if opened.snapshot.next - each.first > REACH for oid in each.leaves}
         near = tuple(each for each in hidden if not far & set(each.leaves))
         limits = self._limits.of(opened.settings)
-        reading = sweep_windows(opened.table, state, near)
+        reading = _windows(opened.table, state, near)
         read, here = {leaf.oid for leaf in reading.leaves}, {leaf.oid for leaf in opened.table.leaves}
         # Each page is looked at, for rows of which nobody knows how many there are: few, as a rule.
         leaves = [
@@ -124,6 +125,32 @@ class Sweeping:
             then=found.then or state.offset + 1,
             lost=tuple(sorted({oid for each in hidden for oid in each.leaves} - here | far)),
         )
+
+
+def _windows(table: Table, state: State, hidden: Sequence[Hidden]) -> Reading:
+    """Return a reading of what was hidden in the relations that a table has, all below the state's horizon.
+
+    Args:
+        table: the table.
+        state: its state, which has read it.
+        hidden: what is hidden.
+    """
+    assert state.database  # noqa: S101 - for the type: it was read
+    first = {oid: min(each.first for each in hidden if oid in each.leaves) for each in hidden for oid in each.leaves}
+    return Reading(
+        leaves=tuple(LeafReading(leaf.oid, first[leaf.oid]) for leaf in table.leaves if leaf.oid in first),
+        columns=(),
+        bound=None,
+        below=True,
+        strategy="sweep: it was hidden by bounds in time",
+        database=state.database,
+        oid=state.oid,
+        horizon=state.horizon,
+        ahead=(),
+        read_at=state.read_at or "",
+        timestamp=state.timestamp,
+        next_bound=state.bound,
+    )
 
 
 def _readable(table: Table, hidden: Iterable[Hidden]) -> tuple[tuple[Hidden, ...], list[str]]:

@@ -8,7 +8,7 @@ above it some have committed: their rows are visible as a whole, are emitted, an
 Transaction ids are 64 bits wide here. A row stores the lower 32 bits, and PostgreSQL's `age(xmin)` is the signed
 distance from that to the next id to be given out (`next`): exact for what lies less than 2**31 transactions back, and
 cheap. A table that was not read for so long starts a new timeline. A row version frozen 2**32 transactions ago has the
-stored id of a new one, and is emitted once more.
+stored id of a new one, and is emitted once more. It must not have that one taken for committed: see `planning`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from tidelog.tablesettings import TableSettings
 
 REACH = 2**31 - 1
 """How many transactions back `age` can tell."""
+
+EPOCH = 2**32
+"""So many transaction ids a row can tell apart. Where none has this number yet, no two that have ended are alike."""
 
 AHEAD_CAP = 100_000
 """How many ids at or above the horizon are remembered; where there are more, a run reads below the horizon only."""

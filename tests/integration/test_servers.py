@@ -171,32 +171,63 @@ def test_a_standby_is_read_when_it_is_not_behind_and_rewinds_when_it_is_promoted
 
 
 EPOCH = 2**32
+ALONE = {"fsync": "off", "autovacuum": "off", "wal_writer_delay": "10ms"}
+
+
+def turn(postgres: Postgres, *ids: str) -> None:
+    """Freeze all rows, stop the server, and set its transaction ids."""
+    postgres.run("ALTER DATABASE template0 ALLOW_CONNECTIONS true")
+    for name in ("postgres", "template0", "template1"):
+        postgres.run("VACUUM FREEZE", name)
+    postgres.run("CHECKPOINT")
+    postgres.stop()
+    account: dict[str, Any] = {"user": "nobody"} if os.geteuid() == 0 else {}
+    command = [str(postgres.binaries / "pg_resetwal"), *ids, "-D", str(postgres.directory)]
+    subprocess.run(command, check=True, capture_output=True, **account)
 
 
 @pytest.fixture(scope="module")
 def turning() -> Iterator[Database]:
     """A server whose next transaction id is 60 below 2**32, of the first epoch."""
-    with Postgres(settings={"fsync": "off", "autovacuum": "off", "wal_writer_delay": "10ms"}) as postgres:
-        postgres.run("ALTER DATABASE template0 ALLOW_CONNECTIONS true")
-        for name in ("postgres", "template0", "template1"):
-            postgres.run("VACUUM FREEZE", name)
-        postgres.run("CHECKPOINT")
-        postgres.stop()
-        account: dict[str, Any] = {"user": "nobody"} if os.geteuid() == 0 else {}
-        ids = ["-x", str(EPOCH - 60), "-u", str(EPOCH - 100), "-e", "0"]
-        subprocess.run(
-            [postgres.binaries / "pg_resetwal", *ids, "-D", postgres.directory],
-            check=True,
-            capture_output=True,
-            **account,
-        )
+    with Postgres(settings=ALONE) as postgres:
+        turn(postgres, "-x", str(EPOCH - 60), "-u", str(EPOCH - 100), "-e", "0")
         # The commit log of the ids before: none of them is ever asked for.
         log = postgres.directory / "pg_xact" / "0FFF"
         log.write_bytes(bytes(2**18))
-        shutil.chown(log, *(["nobody"] if account else [os.getuid()]))
+        shutil.chown(log, "nobody" if os.geteuid() == 0 else os.getuid())
         postgres.start()
         database = database_of(postgres)
         yield database
+        database.close()
+
+
+def test_rows_that_were_frozen_an_epoch_ago_do_not_stand_for_a_transaction_under_way(lake: Lake) -> None:
+    """They have its id, and are there; it is not, nor is its sub-transaction, and what they write is not to be lost."""
+    with Postgres(settings=ALONE) as postgres:
+        database = database_of(postgres)
+        database.run("CREATE TABLE t (id int PRIMARY KEY, v int)")
+        first = database.one("INSERT INTO t VALUES (0) RETURNING pg_current_xact_id()::text::bigint")
+        for number in range(1, 300):
+            database.run(f"INSERT INTO t VALUES ({number})")
+        database.close()
+        turn(postgres, "-x", str(first + 100), "-u", str(first), "-e", "1")
+        postgres.start()
+        database = database_of(postgres)
+        tide = Tide(database, lake)
+        assert tide.ingest().rows == 300
+        with database.session() as long:
+            long.run("BEGIN; UPDATE t SET v = 1 WHERE id = 5; SAVEPOINT a; UPDATE t SET v = 1 WHERE id = 6; RELEASE a")
+            [[xid]] = long.run("SELECT pg_current_xact_id()::text::bigint")
+            alike = f"SELECT count(*) FROM t WHERE xmin::text::bigint BETWEEN {xid % EPOCH} AND {xid % EPOCH + 1}"
+            assert database.one(alike) == 2
+            database.run("INSERT INTO t VALUES (1000)")
+            tide.ingest()
+            assert not {xid, xid + 1} & set(undelta(tide.state().ahead))
+            assert 1000 in tide.latest()
+            long.run("COMMIT")
+        tide.ingest()
+        assert tide.latest() == tide.table()
+        tide.check()
         database.close()
 
 
