@@ -38,7 +38,7 @@ tree(oid, kind) AS (
   JOIN pg_class c ON c.oid = i.inhrelid
   WHERE tree.kind = 'p'),
 leaf AS (
-  SELECT c.oid, c.relname, c.relkind, c.reltuples, c.reltoastrelid, n.nspname
+  SELECT c.oid, c.relname, c.relkind, c.relfilenode, c.reltuples, c.reltoastrelid, n.nspname
   FROM tree JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind <> 'p'),
 att AS (
@@ -77,7 +77,7 @@ SELECT json_build_object(
       'filled', EXISTS (SELECT FROM pg_attribute a
         WHERE a.attrelid = leaf.oid AND a.atthasmissing AND NOT a.attisdropped),
       'dropped', (SELECT min(age(a.xmin)) FROM pg_attribute a WHERE a.attrelid = leaf.oid AND a.attisdropped),
-      'locked', leaf.relkind = 'm' OR EXISTS (SELECT FROM pg_locks l
+      'locked', leaf.relfilenode IN (0, pg_relation_filenode(leaf.oid)) AND EXISTS (SELECT FROM pg_locks l
         WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.relation = leaf.oid AND l.granted
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())),
       'indexed', (SELECT coalesce(json_agg(DISTINCT a.attname), '[]')

@@ -161,11 +161,18 @@ def open_table(connection: Connection, table: TableName, deadline: float, after:
     for _ in range(_ATTEMPTS):
         snapshot = _snapshot(connection, table, deadline, after)
         check_caught_up(after, snapshot, table)
-        description = catalog.read_table(table, connection.run(catalog.table_query(table)))
+        description = _describe(connection, table)
+        if description.kind == "m":  # Nothing but a query locks it, and by then it may have another file.
+            connection.run(f"EXPLAIN SELECT FROM {table.sql}")
+            description = _describe(connection, table)
         if all(leaf.locked for leaf in description.leaves):
             return description, snapshot
-        connection.run("ROLLBACK")  # A partition was attached between the lock and the snapshot.
-    raise DatabaseBusy("read", table, "partitions were attached again and again while it was opened")
+        connection.run("ROLLBACK")  # A partition was attached, or it was refreshed, between the lock and the snapshot.
+    raise DatabaseBusy("read", table, "partitions were attached, or it was refreshed, again and again as it was opened")
+
+
+def _describe(connection: Connection, table: TableName) -> Table:
+    return catalog.read_table(table, connection.run(catalog.table_query(table)))
 
 
 def _snapshot(connection: Connection, table: TableName, deadline: float, after: State) -> Snapshot:
@@ -200,7 +207,7 @@ def _lock(connection: Connection, table: TableName, deadline: float) -> None:
     """Begin, and lock before the snapshot is taken: a rewrite in between would show an empty table.
 
     Source: PostgreSQL documentation, "Caveats" of the chapter on concurrency control. A materialized view can't be
-    locked; its refresh writes new row versions, which the next window finds.
+    locked so.
     """
     begin = _begin(deadline)
     try:

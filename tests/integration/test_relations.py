@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from concurrent.futures import ThreadPoolExecutor
 
-from tests.tide import LIMITS, SECONDS, Tide
+import pytest
+from pg8000.exceptions import DatabaseError
+
+from tests.tide import LIMITS, SECONDS, Tide, wait_for
 from tidelog.catalog import read_relations
 from tidelog.errors import DatabaseBusy, NotIngestible, UnknownTable
 from tidelog.selection import Selection
@@ -215,6 +218,31 @@ def test_a_materialized_view_comes_whole_with_each_refresh(tide: Tide) -> None:
     tide.run("UPDATE base SET v = 10 WHERE id = 1", "REFRESH MATERIALIZED VIEW CONCURRENTLY t")
     assert tide.ingest().rows == 1
     assert tide.latest() == tide.table()
+
+
+def test_a_materialized_view_that_is_refreshed_as_its_first_run_begins_is_read_once(tide: Tide) -> None:
+    """Its rows come frozen, so that a snapshot sees them that is older than they are: another one is taken."""
+    tide.run("CREATE MATERIALIZED VIEW t AS SELECT n AS id, 0 AS v FROM generate_series(1, 10) n")
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with tide.database.session() as other, ThreadPoolExecutor(1) as pool:
+        other.run("BEGIN; REFRESH MATERIALIZED VIEW t")
+        run = pool.submit(tide.ingest)
+        wait_for(lambda: tide.database.one(waiting))
+        other.run("COMMIT")
+        assert run.result().rows == 10
+    tide.database.pass_horizon()
+    tide.ingest()
+    assert tide.values("id") == list(range(1, 11))
+
+
+def test_nothing_rewrites_a_materialized_view_that_is_read(tide: Tide) -> None:
+    """From its description on it is locked, as a table is."""
+    tide.run("CREATE MATERIALIZED VIEW t AS SELECT 1 AS id")
+    with tide.source.open(TableName("public", "t"), seconds=SECONDS), tide.database.session() as other:
+        other.run("SET lock_timeout = 100")
+        for statement in ("VACUUM FULL t", "REFRESH MATERIALIZED VIEW t"):
+            with pytest.raises(DatabaseError, match="lock timeout"):
+                other.run(statement)
 
 
 def test_the_relations_of_a_database_are_its_users_own(tide: Tide) -> None:
