@@ -109,7 +109,8 @@ def send_back(screen: Console, stack: Stack, table: str | None = None, *, dry_ru
     of, would = f" of {table}" if table else "", "would be " if dry_run else ""
     screen.print(f"{counted(len(sent), 'message')}{of} {would}sent back.")
     if removed:
-        screen.print(f"{counted(removed, 'message')} that ask for the same {would}removed: one run reads all.")
+        ask = "asks" if removed == 1 else "ask"
+        screen.print(f"{counted(removed, 'message')} that {ask} for the same {would}removed: one run reads all.")
 
 
 def _send_back(

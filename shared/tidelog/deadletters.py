@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _FAILURES = "failures/"
 _AT_ONCE = 16
 _BATCH = 10
+_ROUND = 200
+"""So many letters are received before the first is lent: few enough to be worked off while they are held."""
 _HELD_SECONDS = 300
 """How long a letter that is looked at is hidden from others, should its reader die."""
 
@@ -131,6 +133,7 @@ class DeadLetters:
         self._sqs = sqs
         self._url = url
         self._failures = failures
+        self._removed = 0
 
     def bury(self, message: Received, failure: Failure) -> str | None:
         """Send a message to the dead letters with its failure; return its id there, None if it is too long for both.
@@ -166,7 +169,7 @@ class DeadLetters:
     def opened(self) -> Iterator[Iterator[Letter]]:
         """Lend the letters. Each is hidden from others until the end of the block; those still there come back then.
 
-        What comes in meanwhile is not among them: a letter that is sent back may fail again at once.
+        What comes in once the first is lent is not among them: a letter that is sent back may fail again at once.
 
         Of a group only ten are seen at a time, unless they are removed: SQS gives no more of a group while some are
         held. Groups of more than one are only of messages that SQS has moved itself.
@@ -178,16 +181,31 @@ class DeadLetters:
             self._release(list(held.values()))
 
     def _browse(self, held: dict[str, str]) -> Iterator[Letter]:
-        until: datetime | None = None
-        while found := (answer := self._receive()).get("Messages", []):
-            until = until or _answered(answer)
+        """Yield letters a round at a time; of all rounds but the first, those that had arrived before it."""
+        begun: datetime | None = None
+        while True:
+            removed = self._removed
+            messages, answered = self._round(held)
+            for letter in map(self._letter, messages):
+                if begun is None or letter.arrived < begun:
+                    yield letter
+            if len(messages) < _ROUND and self._removed == removed:
+                return
+            begun = begun or answered
+
+    def _round(self, held: dict[str, str]) -> tuple[list[MessageTypeDef], datetime]:
+        """Receive letters that are not held yet, and hold them; return them, and when SQS first answered."""
+        messages: list[MessageTypeDef] = []
+        answer = self._receive()
+        answered = _answered(answer)
+        while found := answer.get("Messages", []):
             new = [message for message in found if message["MessageId"] not in held]
             held |= {message["MessageId"]: message["ReceiptHandle"] for message in found}
-            if not new:
-                return
-            for letter in map(self._letter, new):
-                if letter.arrived < until:
-                    yield letter
+            messages += new
+            if not new or len(messages) >= _ROUND:
+                break
+            answer = self._receive()
+        return messages, answered
 
     def redrive(self, letter: Letter, queues: Mapping[str, str]) -> None:
         """Send a letter back to its queue, as it was sent at first but by the latest configuration, and remove it.
@@ -215,6 +233,7 @@ class DeadLetters:
         """Delete a letter for good."""
         with store_errors("delete", letter.id):
             self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=letter.receipt)
+        self._removed += 1
 
     def _receive(self) -> ReceiveMessageResultTypeDef:
         with store_errors("receive", "the dead letters"):
@@ -261,8 +280,8 @@ class DeadLetters:
 
 
 def _answered(answer: ReceiveMessageResultTypeDef) -> datetime:
-    """Return when SQS has answered, by its own clock: the end of the second that it names."""
-    return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]) + timedelta(seconds=1)
+    """Return when SQS has answered, by its own clock: the begin of the second that it names."""
+    return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
 
 
 def _failure_key(message: str) -> str:

@@ -185,20 +185,36 @@ def test_a_letter_that_is_sent_back_twice_is_worked_off_once(post: Post, dead_le
 def test_what_fails_again_at_once_is_sent_back_once(post: Post, dead_letters: DeadLetters) -> None:
     """A worker buries it before the others are sent back: that must not go on for ever."""
     bury(post, dead_letters, "1", "2", "3")
+    assert sent_back_to_fail(post, dead_letters) == ["1", "2", "3"]
+    assert sorted(letter.body for letter in seen(dead_letters)) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("groups", [1, 210])
+def test_however_many_there_are_each_is_sent_back_once(post: Post, dead_letters: DeadLetters, groups: int) -> None:
+    """More than SQS gives of a group at a time; more than are held before the first is sent back."""
+    bodies = [f"{number:03}" for number in range(max(groups, 25))]
+    attributes = to_attributes(FAILURE, Origin(post.work.rpartition("/")[2], "work"))
+    described = {name: {"DataType": "String", "StringValue": text} for name, text in attributes.items()}
+    for number, body in enumerate(bodies):
+        post.send(post.dead, body, f"{number % groups}", MessageAttributes=described)
+    wait_for_the_next_second()  # SQS says when it answers by the second
+    assert sent_back_to_fail(post, dead_letters) == bodies
+    assert dead_letters.count() == len(bodies)
+
+
+def sent_back_to_fail(post: Post, dead_letters: DeadLetters) -> list[str]:
+    """Send all letters back, each to fail before the next is sent; return what was sent, in order."""
     queues = {post.work.rpartition("/")[2]: post.work}
-    sent = 0
+    sent = []
     with dead_letters.opened() as letters:
         for letter in letters:
             dead_letters.redrive(letter, queues)
-            sent += 1
-            assert sent < 100
-            if sent == 1:
-                wait_for_the_next_second()  # SQS says when it answers by the second
+            sent.append(letter.body)
+            assert len(sent) < 1000
             for message in post.receive(post.work):
                 post.sqs.delete_message(QueueUrl=post.work, ReceiptHandle=message["ReceiptHandle"])
-                post.send(post.dead, message["Body"], message["MessageId"])
-    assert sent == 3
-    assert sorted(letter.body for letter in seen(dead_letters)) == ["1", "2", "3"]
+                post.send(post.dead, message["Body"], message["Attributes"]["MessageGroupId"])
+    return sorted(sent)
 
 
 def wait_for_the_next_second() -> None:

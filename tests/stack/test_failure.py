@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.conftest import CreateDatabase
 from tests.sandbox.conftest import taken
 from tests.stack.command import TIDELOG, environment, kill_waiting, tidelog
 from tests.tide import Database, wait_for
+from tidelog.deadletters import DeadLetters, Letter
 from tidelog_sandbox.functions import Invocation
 from tidelog_sandbox.sandbox import Sandbox
 
@@ -161,6 +162,35 @@ def test_a_locked_table_is_tried_again_and_again_then_moved_by_the_queue_and_sen
     office.settle()
     assert office.outcomes("public.staff")[-1] == "snapshotted"
     assert office.letters() == []
+
+
+def test_what_fails_again_while_others_are_sent_back_is_a_dead_letter_again(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is neither taken for one more of the same nor sent once more, however fast it fails."""
+    sent_back = DeadLetters.redrive
+
+    def slowly(self: DeadLetters, letter: Letter, queues: Mapping[str, str]) -> None:
+        sent_back(self, letter, queues)
+        office.settle()
+
+    monkeypatch.setattr(DeadLetters, "redrive", slowly)
+    office.database.run(f"REVOKE SELECT ON orders FROM {office.role}")
+    for table in ("public.orders", "public.orders", "public.nothing"):
+        office.ingest(table)
+    office.settle()
+    before = {letter["id"] for letter in office.letters()}
+    told = office.tidelog("redrive")
+    assert "2 messages sent back.\n1 message that asks for the same removed: one run reads all.\n" in told
+    after = {letter["id"]: letter["table"] for letter in office.letters()}
+    assert sorted(after.values()) == ["public.nothing", "public.orders"]
+    assert not before & after.keys()
+    monkeypatch.undo()
+    office.database.run(f"GRANT SELECT ON orders TO {office.role}")
+    office.tidelog("redrive", "--table", "public.orders")
+    office.settle()
+    [left] = office.letters()
+    office.tidelog("drop", left["id"])
 
 
 POISON = {
