@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from tidelog.tables import TableName
 from tidelog_cli.carried import TypeName, carried
 
 _LAST_PART = "[^/]+$"
+_PLAIN = re.compile(r"[a-z][a-z0-9]*\.(?!.*_(?:lines|objects|stage)$|.*__[0-9a-f]{8}$)[a-z0-9_]+")
 _NUMBERS = r"""("(?:[^"\\]|\\.)*")|(-?[0-9][-+.0-9eE]*)"""
 
 
@@ -36,8 +38,16 @@ class Spec:
 
     @property
     def view(self) -> str:
-        """What the view of the latest versions is called; the lines' has `_lines` behind it."""
-        return re.sub(r"[^A-Za-z0-9_]", "_", f"{self.table.schema}_{self.table.name}").lower()
+        """What the view of the latest versions is called; others have `_lines`, `_objects` or `_stage` behind it.
+
+        Where another table may be called the same, as case and most characters are lost, a hash of the name tells them
+        apart.
+        """
+        full = f"{self.table.schema}.{self.table.name}"
+        view = re.sub(r"[^A-Za-z0-9_]", "_", full).lower()
+        if _PLAIN.fullmatch(full):
+            return view
+        return f"{'' if view[0].isalpha() else 't_'}{view}__{hashlib.sha256(str(self.table).encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
