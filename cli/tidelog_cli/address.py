@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit, urlunsplit
 
 import typer
 
@@ -54,12 +54,13 @@ def read_address(database: str) -> tuple[dict[str, object], str]:
     """Return what a database's address says, as its secret would, with the password of the environment, and the TLS.
 
     Raises:
-        typer.BadParameter: it has an option that is none, or names a file that can't be read.
+        typer.BadParameter: its host or port can't be read, it has an option that is none, or names a file that can't be
+            read.
         SandboxError: it is no address.
     """
     from tidelog_sandbox.credentials import secret_content  # noqa: PLC0415 - the sandbox takes long to load
 
-    parts = urlsplit(database)
+    parts = _split(database)
     options = parse_qs(parts.query)
     if unknown := sorted(set(options) - {"sslmode", "sslrootcert"}):
         reason = f"{unknown[0]} is no option of the address: only sslmode and sslrootcert are"
@@ -78,3 +79,17 @@ def read_address(database: str) -> tuple[dict[str, object], str]:
             reason = f"sslrootcert {path} can't be read: {type(error).__name__}"
             raise typer.BadParameter(reason, param_hint="--database") from error
     return content, _TLS[mode]
+
+
+def _split(database: str) -> SplitResult:
+    """Take an address apart. What is wrong with it is not quoted: it may be the end of a password."""
+    try:
+        parts = urlsplit(database)
+        parts.port  # noqa: B018 - it is read only here
+    except ValueError as error:
+        reason = (
+            "its host or port can't be read: a port is a number up to 65535, an IPv6 address stands in brackets, and "
+            "/ ? # @ : in a password are written %2F %3F %23 %40 %3A"
+        )
+        raise typer.BadParameter(reason, param_hint="--database") from error
+    return parts

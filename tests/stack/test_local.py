@@ -138,6 +138,9 @@ def test_a_table_that_fails_is_named_on_stderr_and_the_others_are_done(
         ("postgresql://postgres@127.0.0.1:9/db", "127.0.0.1"),
         ("postgresql://u@localhost/db?sslmode=prefer", "verify-full"),
         ("postgresql://u@localhost/db?host=other", "host is no option"),
+        ("postgresql://u@localhost:99999/db", "a port is a number up to 65535"),
+        ("postgresql://u:pa/ss@localhost/db", "/ ? # @ : in a password are written %2F"),
+        ("postgresql://u@[::1:5432/db", "an IPv6 address stands in brackets"),
     ],
 )
 def test_an_address_that_does_not_work_is_told_what_to_do(url: str, words: str, tmp_path: Path) -> None:
