@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 
 from tidelog.credentials import Credentials
+from tidelog.errors import InvalidSetting
 from tidelog.failures import database_errors
 from tidelog_cli.address import ChunkMegabytes, ConfigFile, Database, Exclude, Tables, read_address
 from tidelog_cli.backfill import send_again
@@ -34,7 +35,23 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Run tidelog on this machine: the real template, on a local AWS.", no_args_is_help=True)
 
 _RECHECK_SECONDS = 1
-Lake = Annotated[Path, typer.Option(file_okay=False, help="Folder that becomes the lake: data/, ledger/ and schema/.")]
+
+
+def _folder(text: str) -> Path:
+    """Read the name of the folder that becomes the lake."""
+    if not text:
+        raise typer.BadParameter("it is empty: name a folder, such as mylake")
+    if text.startswith("s3://"):
+        raise typer.BadParameter(
+            f"{text} is a bucket, and a local run writes to a folder: deploy the stack for a bucket"
+        )
+    return Path(text)
+
+
+Lake = Annotated[
+    Path,
+    typer.Option(parser=_folder, metavar="DIR", help="Folder that becomes the lake: data/, ledger/ and schema/."),
+]
 
 
 @app.command()
@@ -112,14 +129,19 @@ def deployed(
 
     Raises:
         typer.BadParameter: the database's address can't be used.
-        InvalidSetting: the configuration can't be used.
+        InvalidSetting: the configuration or the folder can't be used.
         AccessDenied, DatabaseUnreachable, DatabaseBusy: the database does not let anybody in.
     """
     from tidelog_sandbox.sandbox import Sandbox  # noqa: PLC0415 - it takes long to load, and --help needs none of it
 
     document = read_document(config) if config else None
     content, tls = read_address(database)
-    lake.mkdir(parents=True, exist_ok=True)
+    try:
+        lake.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidSetting(
+            "make the lake", lake, f"{error.strerror}", "Name a folder that you may write to"
+        ) from error
     _knock(msgspec.convert(content, Credentials), tls)
     parameters = {
         "AdminEmail": "administrator@example.com",

@@ -153,6 +153,25 @@ def test_an_address_that_does_not_work_is_told_what_to_do(url: str, words: str, 
     assert [*tmp_path.iterdir()] == []  # Nothing was deployed for it.
 
 
+@pytest.mark.parametrize(
+    ("lake", "words"),
+    [
+        ("s3://bucket/x", "a local run writes to a folder: deploy the stack for a bucket"),
+        ("", "name a folder"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "up"])
+def test_a_lake_that_is_no_folder_is_told_what_to_do(command: str, lake: str, words: str, tmp_path: Path) -> None:
+    """In a line, and nothing is written anywhere."""
+    command_line = [TIDELOG, "local", command, "--database", "postgresql://u@localhost/db", "--lake", lake]
+    result = subprocess.run(
+        command_line, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 2
+    assert words in " ".join(result.stderr.replace("│", " ").split())
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_up_keeps_ingesting_on_the_schedule_until_it_is_interrupted(database: Database, tmp_path: Path) -> None:
     """It prints where AWS is; a message put on the queue by hand is worked off; Ctrl-C ends it with status 0."""
     database.run("CREATE TABLE orders (id int); INSERT INTO orders VALUES (1)")

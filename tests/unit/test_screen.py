@@ -40,7 +40,10 @@ def test_a_folder_that_cannot_be_made_is_told_in_a_line(tmp_path: Path) -> None:
     place = str(tmp_path / "file" / "lake")
     command = [TIDELOG, "local", "run", "--lake", place, "--database", "postgresql://a@127.0.0.1:1/a"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (1, f"tidelog: {place}: Not a directory\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"tidelog: make the lake {place}: Not a directory. Name a folder that you may write to\n",
+    )
 
 
 @pytest.mark.parametrize(
