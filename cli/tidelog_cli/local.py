@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import islice, pairwise
 from math import ceil
@@ -17,9 +17,11 @@ import msgspec
 import typer
 from rich.console import Console
 
+from tidelog.configuration import Configuration
 from tidelog.credentials import Credentials
 from tidelog.errors import InvalidSetting
 from tidelog.failures import database_errors
+from tidelog.selection import unmet
 from tidelog_cli.address import ChunkMegabytes, ConfigFile, Database, Exclude, Tables, read_address
 from tidelog_cli.backfill import send_again
 from tidelog_cli.config import read_document
@@ -72,6 +74,12 @@ def run(
     more = {"ChunkMegabytes": f"{chunk_megabytes}"}
     with deployed(database, lake, tables, exclude, config=config, **more) as sandbox:
         result = run_tick(sandbox, "ingesting")
+    if not (config and "include" in Configuration.parse(read_document(config)).lists):
+        known = [
+            *(each.table for each in result.tables),
+            *(left["table"] for left in (*result.skipped, *result.refused)),
+        ]
+        result = replace(result, refused=(*result.refused, *map(msgspec.structs.asdict, unmet(tables or (), known))))
     if as_json:
         typer.echo(json.dumps({**asdict(result), "lake": str(lake)}, indent=1))
     else:

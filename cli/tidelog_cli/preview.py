@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 from rich.console import Console
 
 from tidelog.advice import Advice
@@ -16,7 +16,7 @@ from tidelog.configuration import Configuration
 from tidelog.credentials import Credentials
 from tidelog.horizon import Horizon
 from tidelog.limits import Limits
-from tidelog.selection import Selection
+from tidelog.selection import Selection, unmet
 from tidelog.surveying import Survey, Surveyed, survey
 from tidelog_cli.address import read_address
 from tidelog_cli.config import read_document
@@ -56,6 +56,9 @@ def preview(
         found = survey(
             credentials, tls, selection=selection, configuration=configuration, limits=limits, progress=progress
         )
+    if "include" not in configuration.lists:
+        known = [*(str(each.table) for each in found.tables), *(left.table for left in (*found.left, *found.refused))]
+        found = replace(found, refused=(*found.refused, *unmet(selection.include, known)))
     if as_json:
         console().print(json.dumps(_as_json(found), indent=1))
     else:

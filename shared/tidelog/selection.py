@@ -55,7 +55,7 @@ class Selection(msgspec.Struct, frozen=True):
         named = [pattern for pattern in self.include if not is_pattern(pattern)]
         asked = {canonical(name): name for name in named}
         refused = [
-            Left(name, known[key].obstacle or "") if key in known else Left(name, "no such table")
+            Left(name, known[key].obstacle or "") if key in known else Left(name, f"no such table{_schema(name)}")
             for key, name in asked.items()
             if key not in known or known[key].obstacle
         ]
@@ -81,6 +81,16 @@ def meets(name: str, patterns: Sequence[str]) -> bool:
     )
 
 
+def unmet(patterns: Iterable[str], names: Iterable[str]) -> tuple[Left, ...]:
+    """Return the patterns that meet none of some tables' names; the one that takes all may."""
+    known = list(names)
+    return tuple(
+        Left(pattern, f"no table meets it{_schema(pattern)}")
+        for pattern in patterns
+        if is_pattern(pattern) and pattern != "*" and not any(meets(name, (pattern,)) for name in known)
+    )
+
+
 def is_pattern(text: str) -> bool:
     """Say whether a text stands for many names, and not for one."""
     return "*" in text or "?" in text
@@ -92,6 +102,10 @@ def canonical(name: str) -> str:
         return str(TableName.parse(name))
     except ValueError:
         return name
+
+
+def _schema(name: str) -> str:
+    return "" if "." in name else ": write schema.table"
 
 
 def _split(text: str) -> tuple[str, ...]:

@@ -131,6 +131,17 @@ def test_a_table_that_fails_is_named_on_stderr_and_the_others_are_done(
     assert database.server.password not in result.stdout + result.stderr
 
 
+def test_a_pattern_that_meets_no_table_is_refused(database: Database, tmp_path: Path) -> None:
+    """Status 1, and what others meet is done."""
+    database.run("CREATE TABLE orders AS SELECT 1 AS id")
+    folder = Folder(database, tmp_path)
+    result = folder.run("--tables", "pubic.*", "--tables", "public.ord*", "--tables", "orders")
+    assert result.returncode == 1
+    assert "refused: pubic.*: no table meets it" in result.stderr
+    assert "refused: orders: no such table: write schema.table" in result.stderr
+    assert folder.rows("public.orders") == [{"id": 1}]
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [

@@ -165,6 +165,16 @@ def test_what_is_left_out_is_listed_with_its_reason(shop: Database, tmp_path: Pa
     assert [*told(preview(shop, "--json", "--tables", "public.orders"))] == ["public.orders"]
 
 
+def test_a_pattern_that_meets_no_table_is_refused(shop: Database, tmp_path: Path) -> None:
+    """It may be misspelt; one of the configuration may be of tables that are yet to come."""
+    result = preview(shop, "--json", "--tables", "pubic.*", "--tables", "public.se*")
+    assert json.loads(result.stdout)["refused"] == [{"table": "pubic.*", "reason": "no table meets it"}]
+    assert result.exit_code == 1
+    file = tmp_path / "tidelog.toml"
+    file.write_text('include = ["public.s*", "later.*"]\n')
+    assert preview(shop, "--config", str(file)).exit_code == 0
+
+
 def test_the_screen_shows_it_within_120_columns(shop: Database, capsys: pytest.CaptureFixture[str]) -> None:
     """The table of tables is not cut off, and all that is to be done stands below it."""
     screen = Console(width=120, highlight=False)

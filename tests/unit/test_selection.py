@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.unit.test_tables import NAMES
 from tidelog.errors import InvalidSetting
-from tidelog.selection import Left, Selection
+from tidelog.selection import Left, Selection, unmet
 from tidelog.tables import Relation, TableName
 
 RELATIONS = [
@@ -72,9 +72,19 @@ def test_what_is_asked_for_by_name_but_cannot_be_read_is_refused() -> None:
     assert set(selected.refused) == {
         Left("public.totals", VIEW),
         Left("public.nosuch", "no such table"),
-        Left("orders", "no such table"),
+        Left("orders", "no such table: write schema.table"),
     }
     assert "public.totals" not in {left.table for left in selected.skipped}
+
+
+def test_a_pattern_that_meets_nothing_is_told_of() -> None:
+    """It may be misspelt; the pattern of all tables meets none in an empty database."""
+    names = ["public.orders", "shop.x"]
+    assert unmet(["*", "public.*", "pubic.*", "ord*", "public.nosuch"], names) == (
+        Left("pubic.*", "no table meets it"),
+        Left("ord*", "no table meets it: write schema.table"),
+    )
+    assert unmet(["*"], []) == ()
 
 
 def test_nothing_that_is_excluded_is_mentioned() -> None:
