@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tidelog.failures import store_errors
 from tidelog.stores import Bucket, Store, find_store
 from tidelog_cli.stack import AT_ONCE, Stack
 
@@ -39,4 +40,5 @@ def _s3() -> Any:
     import boto3  # noqa: PLC0415 - a folder needs none of it, and it takes long to load
     from botocore.config import Config  # noqa: PLC0415 - so does this
 
-    return boto3.client("s3", config=Config(max_pool_connections=AT_ONCE))
+    with store_errors("open", "the lake"):
+        return boto3.client("s3", config=Config(max_pool_connections=AT_ONCE))

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, cast
 
 import typer
-from botocore.exceptions import ClientError, NoCredentialsError, NoRegionError
+from botocore.exceptions import ClientError
 
 from tidelog import errors
 from tidelog.configurations import Configurations
@@ -64,13 +64,9 @@ class Stack:
             with store_errors("find", subject):
                 [described] = _client("cloudformation").describe_stacks(StackName=name)["Stacks"]
         except StoreUnreachable as error:
-            match error.__cause__:
-                case NoRegionError() | NoCredentialsError():
-                    hint = "Set AWS_DEFAULT_REGION and AWS_PROFILE, or run aws configure"
-                    raise InvalidSetting("find", subject, str(error.__cause__), hint) from error
-                case ClientError() as refused if error_code(refused) == "ValidationError":
-                    hint = "Name it with --stack, and its region with AWS_DEFAULT_REGION"
-                    raise UnknownStackError("find", subject, "there is none of that name here", hint) from error
+            if isinstance(refused := error.__cause__, ClientError) and error_code(refused) == "ValidationError":
+                hint = "Name it with --stack, and its region with AWS_DEFAULT_REGION"
+                raise UnknownStackError("find", subject, "there is none of that name here", hint) from error
             raise
         outputs = {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
         if "DeadLettersUrl" not in outputs:

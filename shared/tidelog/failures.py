@@ -43,7 +43,11 @@ _FIELDS = frozenset("SVCRFLstcdn")
 
 _ENCODING = "The table holds bytes that are no text in the database's encoding: mend the rows"
 _GIVEN = "in the secret (of a command without one, in --database"
-_ROLE = "Check the policy of the function's role, and the names in the function's environment"
+_ROLE = (
+    "Check the policy of the function's role, or of who runs the command, and the names in the function's environment"
+)
+_IDENTITY = "Check the credentials (aws sts get-caller-identity)"
+_SILENT = "See status.aws.amazon.com, and the network of who asks, be it a function, if it lasts"
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and "Common errors" of each other service
@@ -96,17 +100,29 @@ _TABLE = (
     _Row(
         "PostgreSQL", "XX001 XX002", UnreadableData, "The server reports damaged data or a damaged index: see its log"
     ),
-    _Row("AWS", "", StoreUnreachable, "See status.aws.amazon.com, and the function's network if it lasts"),
+    _Row("AWS", "", StoreUnreachable, _SILENT),
     _Row(
         "AWS",
-        "403 AccessDenied AccessDeniedException AuthorizationError InvalidAccessKeyId SignatureDoesNotMatch "
-        "UnrecognizedClientException KMS.DisabledException",
+        "403 AccessDenied AccessDeniedException AuthorizationError KMS.DisabledException",
         AccessDenied,
         _ROLE,
     ),
     _Row(
         "AWS",
-        "NoSuchBucket NotFound ResourceNotFoundException QueueDoesNotExist AWS.SimpleQueueService.NonExistentQueue",
+        "InvalidAccessKeyId InvalidClientTokenId SignatureDoesNotMatch UnrecognizedClientException",
+        AccessDenied,
+        _IDENTITY,
+    ),
+    _Row("AWS", "ExpiredToken ExpiredTokenException", StoreUnreachable, _IDENTITY),
+    _Row(
+        "AWS",
+        "NoSuchBucket",
+        AccessDenied,
+        "There is no such bucket: check --lake, or the names in the function's environment",
+    ),
+    _Row(
+        "AWS",
+        "NotFound ResourceNotFoundException QueueDoesNotExist AWS.SimpleQueueService.NonExistentQueue",
         AccessDenied,
         _ROLE,
     ),
@@ -119,6 +135,20 @@ _TABLE = (
         "AWS throttles: if it lasts, lower WorkConcurrency, or raise the account's quota",
     ),
 )
+
+_UNSENT = {
+    "ProfileNotFound": "Check AWS_PROFILE",
+    **dict.fromkeys(
+        (
+            *("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"),
+            *("SSOTokenLoadError", "TokenRetrievalError", "UnauthorizedSSOTokenError"),
+        ),
+        _IDENTITY,
+    ),
+    "NoRegionError": "Set AWS_DEFAULT_REGION, or run aws configure",
+    "EndpointConnectionError": f"Check AWS_ENDPOINT_URL if it is set. {_SILENT}",
+}
+"""What to do where botocore fails before AWS was asked."""
 
 
 def _rows(origin: str) -> dict[str, tuple[type[TidelogError], str]]:
@@ -189,9 +219,10 @@ def store_errors(operation: str, subject: object) -> Iterator[None]:
         raise kind(operation, subject, f"AWS {said} ({code})", hint) from error
     except ResponseParserError:
         # Its message has all that was answered, which may be a page of whatever stands in between.
-        raise StoreUnreachable(operation, subject, "the answer is not AWS's", _AWS_CODES[""][1]) from None
+        raise StoreUnreachable(operation, subject, "the answer is not AWS's", _SILENT) from None
     except BotoCoreError as error:
-        raise StoreUnreachable(operation, subject, type(error).__name__, _AWS_CODES[""][1]) from error
+        what = type(error).__name__
+        raise StoreUnreachable(operation, subject, what, _UNSENT.get(what, _SILENT)) from error
 
 
 def error_code(error: ClientError) -> str:

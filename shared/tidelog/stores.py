@@ -75,7 +75,7 @@ class Bucket:
     def keys(self, prefix: str, after: str = "") -> Iterator[Listed]:
         """See `Store`."""
         start = self._prefix + after if after else ""
-        with store_errors("list", prefix):
+        with store_errors("list", f"{self}{prefix}"):
             pages = self._s3.get_paginator("list_objects_v2").paginate(
                 Bucket=self._name, Prefix=self._prefix + prefix, StartAfter=start
             )
@@ -86,7 +86,7 @@ class Bucket:
     def folders(self, prefix: str) -> Iterator[str]:
         """See `Store`."""
         whole = self._prefix + prefix
-        with store_errors("list", prefix):
+        with store_errors("list", f"{self}{prefix}"):
             pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix=whole, Delimiter="/")
             for page in pages:
                 for found in page.get("CommonPrefixes", []):
@@ -94,7 +94,7 @@ class Bucket:
 
     def holds(self, key: str) -> bool:
         """See `Store`."""
-        with store_errors("look up", key):
+        with store_errors("look up", f"{self}{key}"):
             try:
                 self._s3.head_object(Bucket=self._name, Key=self._prefix + key)
             except ClientError as error:
@@ -105,12 +105,12 @@ class Bucket:
 
     def read(self, key: str) -> bytes:
         """See `Store`."""
-        with store_errors("read", key):
+        with store_errors("read", f"{self}{key}"):
             return self.open(key).read()
 
     def open(self, key: str) -> BinaryIO:
         """See `Store`."""
-        with store_errors("read", key):
+        with store_errors("read", f"{self}{key}"):
             try:
                 body = self._s3.get_object(Bucket=self._name, Key=self._prefix + key)["Body"]
             except ClientError as error:

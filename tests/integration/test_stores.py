@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.tide import Tide
-from tidelog.errors import InvalidSetting
+from tidelog.errors import AccessDenied, InvalidSetting
 from tidelog.history import History
 from tidelog.stores import Bucket, Folder, NoSuchObjectError, Store, find_store
 from tidelog.tables import TableName
@@ -112,3 +112,9 @@ def test_a_folder_gives_nothing_that_lies_outside_of_it(key: str, tmp_path: Path
     assert not folder.holds(harm)
     with pytest.raises(NoSuchObjectError):
         folder.read(harm)
+
+
+def test_a_bucket_that_is_not_there_is_named(tide: Tide) -> None:
+    """With what to check."""
+    with pytest.raises(AccessDenied, match=r"list s3://no-such-bucket/ledger/: .*check --lake"):
+        find_store("s3://no-such-bucket", lambda: tide.lake.s3)

@@ -12,7 +12,14 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    ProfileNotFound,
+    ReadTimeoutError,
+)
 from pg8000.exceptions import DatabaseError, InterfaceError
 
 from tidelog import errors
@@ -108,12 +115,13 @@ AWS_CODES: dict[type[TidelogError], list[str]] = {
         *("403", "AccessDenied", "AccessDeniedException", "AuthorizationError", "InvalidAccessKeyId"),
         *("SignatureDoesNotMatch", "UnrecognizedClientException", "KMS.DisabledException", "NoSuchBucket", "NotFound"),
         *("ResourceNotFoundException", "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"),
-        "ParameterLimitExceeded",
+        *("ParameterLimitExceeded", "InvalidClientTokenId"),
     ],
     StoreUnreachable: [
         *("SlowDown", "Throttling", "ThrottlingException", "RequestThrottled", "TooManyRequestsException"),
         *("TooManyUpdates", "RequestLimitExceeded", "500", "503", "InternalError", "InternalFailure"),
         *("InternalServerError", "ServiceUnavailable", "RequestTimeout", "ExpiredToken", ""),
+        "ExpiredTokenException",
     ],
 }
 RETRYABLE = {DatabaseUnreachable, DatabaseBusy, OutOfTime, StoreUnreachable}
@@ -179,6 +187,9 @@ def test_a_refusal_of_postgresql_says_what_to_do(state: str, words: str) -> None
     ("code", "words"),
     [
         ("AccessDenied", "policy of the function's role"),
+        ("InvalidClientTokenId", "aws sts get-caller-identity"),
+        ("ExpiredToken", "aws sts get-caller-identity"),
+        ("NoSuchBucket", "check --lake"),
         ("ParameterLimitExceeded", "Delete parameters"),
         ("SlowDown", "AWS throttles"),
         ("ServiceUnavailable", "status.aws.amazon.com"),
@@ -191,6 +202,23 @@ def test_a_refusal_of_aws_says_what_to_do(code: str, words: str) -> None:
         raise client_error(code)
     assert words in caught.value.hint
     assert f"({code})" in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [
+        (ProfileNotFound(profile="nope"), "Check AWS_PROFILE"),
+        (NoCredentialsError(), "aws sts get-caller-identity"),
+        (NoRegionError(), "AWS_DEFAULT_REGION"),
+        (EndpointConnectionError(endpoint_url="https://s3"), "AWS_ENDPOINT_URL"),
+        (ReadTimeoutError(endpoint_url="https://s3"), "status.aws.amazon.com"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_was_never_asked_of_aws_says_what_to_do(raised: Exception, words: str) -> None:
+    """Whoever runs a command mends it where it runs."""
+    with pytest.raises(StoreUnreachable, match=words), store_errors("read", "x"):
+        raise raised
 
 
 @pytest.mark.parametrize(
