@@ -45,7 +45,7 @@ _HEADINGS = (
     "last failure",
 )
 _LEFT = ("table", "how", "under way", "last failure")
-_SPARE = ("increments", "bytes, 24 h", "how", "latest timestamp")
+_SPARE = ("increments", "bytes, 24 h", "how", "latest timestamp", "last failure", "rows, 24 h")
 
 
 def status(
@@ -108,7 +108,10 @@ def render(overview: Overview, screen: Console, stack: str, stale: float) -> Ren
     parts: list[RenderableType] = list(_lines(overview, stack, stale)) if stack else []
     if overview.tables:
         rows = [_row(each, overview.at) for each in overview.tables]
-        parts.append(fitted(_HEADINGS, rows, left=_LEFT, spare=_SPARE, screen=screen))
+        table = fitted(_HEADINGS, rows, left=_LEFT, spare=_SPARE, screen=screen, prose="last failure")
+        parts.append(table)
+        if not any(column.header == "last failure" for column in table.columns):
+            parts += [Text(f"{each.table}: {_failure(each, overview.at)}") for each in overview.tables if each.failure]
     else:
         parts.append(Text("No table was ingested yet: the first tick does that."))
     parts += [Text(f"{each.table}: {each.fault}", style="red") for each in overview.tables if each.fault]

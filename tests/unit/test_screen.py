@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,16 @@ from rich.console import Console
 from tests.stack.command import TIDELOG, environment
 from tests.unit.test_events import WHATS
 from tidelog.events import What
+from tidelog.letters import Failure
 from tidelog.plans import Planned, PlannedLeaf
 from tidelog.readings import Reading
+from tidelog.state import State
+from tidelog.tables import TableName
 from tidelog.windows import Database
 from tidelog_cli.output import console, fitted
 from tidelog_cli.plot import bars
+from tidelog_cli.status import render
+from tidelog_cli.survey import Overview, Standing
 from tidelog_cli.wording import in_words
 
 HEAVY = ("boto3", "moto", "tidelog_sandbox", "duckdb", "pg8000")
@@ -140,6 +146,26 @@ def test_a_table_leaves_columns_out_until_it_fits(width: int, shown: str) -> Non
     text = captured.get()
     assert all(len(line) <= width for line in text.splitlines())
     assert all(text.count(letter) >= 12 for letter in shown if letter != "e")
+
+
+@pytest.mark.parametrize(("width", "inside"), [(200, True), (100, True), (80, False), (60, False)])
+def test_the_status_says_what_failed_and_cuts_no_name(width: int, inside: bool) -> None:
+    """Beside the table where there is room, and else below all of them."""
+    at = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    failure = Failure("AccessDenied", "why", "what", "public.sales_order", "run", 1, at.isoformat(), at.isoformat())
+    state = State(offset=1)
+    tables = (
+        Standing(TableName("public", "sales_order"), state, at.isoformat(), failure=failure, dead=True),
+        Standing(TableName("public", "staff"), state, at.isoformat()),
+    )
+    screen = Console(width=width, highlight=False)
+    with screen.capture() as captured:
+        screen.print(render(Overview(at, tables), screen, "", 0))
+    text = captured.get()
+    assert ("public.sales_order: AccessDenied 0 s ago, dead letter" in text) != inside
+    assert "\n public.sales_order " in text
+    assert "AccessDenied" in text
+    assert all(len(line) <= width for line in text.splitlines())
 
 
 @pytest.mark.parametrize(
