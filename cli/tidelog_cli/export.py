@@ -77,7 +77,7 @@ def export(table: LakeTable, to: Path, form: Format, key: Sequence[str], *, mega
         tell: is told how far it is, in bytes read.
 
     Raises:
-        InvalidSetting: the table has no primary key and none is named, or no columns.
+        InvalidSetting: the table has no primary key and none is named, or no columns; or nothing can be written there.
         UnknownColumn: there is no such column.
         UnreadableData, AccessDenied, StoreUnreachable: as they say.
     """
@@ -87,7 +87,7 @@ def export(table: LakeTable, to: Path, form: Format, key: Sequence[str], *, mega
     columns = table.key(document, key)
     if not document.columns:
         raise InvalidSetting("write", table.name, "it has no columns")
-    with TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent) as folder:
+    with _scratch(to) as folder:
         place = Path(folder)
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{megabytes}MiB",
@@ -108,6 +108,16 @@ def export(table: LakeTable, to: Path, form: Format, key: Sequence[str], *, mega
             size = whole.stat().st_size
             whole.replace(to)
     return Export(rows, loading.lines, loading.keyless, len(segments), size, written)
+
+
+def _scratch(to: Path) -> TemporaryDirectory[str]:
+    """Make a folder beside a file, which takes its name when it is complete."""
+    try:
+        return TemporaryDirectory(prefix=f".{to.name}.", dir=to.parent)
+    except OSError as error:
+        raise InvalidSetting(
+            "write", to, f"{error.strerror}", "Name a file in a folder that you may write to"
+        ) from error
 
 
 class _Loading:

@@ -410,6 +410,9 @@ def test_a_table_without_a_key_needs_columns_that_tell_rows_apart(tide: Tide, la
         command = ["latest", "public.t", "--to", str(file.path), "--lake", f"s3://{tide.lake.bucket}", *options]
         with pytest.raises(error, match=said):
             CliRunner().invoke(app, command, catch_exceptions=False)
+    command = ["latest", "public.t", "--key", "a", "--to", "/proc/x.csv", "--lake", f"s3://{tide.lake.bucket}"]
+    with pytest.raises(InvalidSetting, match=r"^write /proc/x\.csv: .*Name a file in a folder that you may write to"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
     with pytest.raises(UnknownTable, match="no ledger"):
         lake.table("public.nothing")
     assert [path.name for path in tmp_path.iterdir()] == [file.path.name]
