@@ -109,6 +109,7 @@ def up(
     with deployed(database, lake, tables, exclude, schedule, config=config, **more) as sandbox:
         for name, value in sandbox.environment.items():
             screen.print(f"export {name}={value}")
+        screen.print('# aws sqs of version 1 heeds that only by --endpoint-url "$AWS_ENDPOINT_URL"')
         for name, value in sandbox.outputs.items():
             screen.print(f"# {name}: {value}")
         sandbox.on_invocation(_print_result)

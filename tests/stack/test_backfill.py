@@ -70,7 +70,7 @@ def test_the_message_of_the_readme_brings_the_rows_of_its_range(office: Office) 
 
 def test_the_scheduler_answers_a_request_as_the_readme_shows_it(office: Office) -> None:
     """A dry run says what it takes and sends nothing; without it, it is done."""
-    [payload] = re.findall(r"--payload '(.+)'", README)
+    [payload] = re.findall(r"echo '(.+)'", README)
     client, function = office.sandbox.client("lambda"), office.sandbox.outputs["SchedulerFunction"]
     before = [office.offset(ORDERS), office.offset("public.payment")]
     answer = json.load(client.invoke(FunctionName=function, Payload=payload)["Payload"])

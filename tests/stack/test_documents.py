@@ -26,11 +26,8 @@ ORDERS, PLANS = "public.sales_order", ("public.sales_order", "public.payment")
 COMMAND = re.compile(r"(tidelog |aws |python |export |umask |echo |rm |for |output\(\)|[A-Z_]+=).*")
 """`make` is run by whoever runs the tests, `sam` by those of the template."""
 ADDRESSES = ("postgresql://admin@db.example.com:5432/shop", "postgresql://user@host:5432/db")
-PLACES = {
-    'PATH="$PWD/.venv/bin:$PATH"': 'PATH="$PATH"',
-    " --cli-binary-format raw-in-base64-out": "",
-}
-"""What stands for something else, and what only version 2 of aws knows: Python's package registry has version 1."""
+PLACES = {'PATH="$PWD/.venv/bin:$PATH"': 'PATH="$PATH"'}
+"""What stands for something else."""
 
 
 def commands(name: str) -> list[str]:
