@@ -76,7 +76,8 @@ def read_address(database: str) -> tuple[dict[str, object], str]:
         try:
             content["ca"] = Path(path).read_text("ascii")
         except (OSError, ValueError) as error:
-            reason = f"sslrootcert {path} can't be read: {type(error).__name__}"
+            why = error.strerror if isinstance(error, OSError) else "it is no text of certificates (PEM)"
+            reason = f"sslrootcert {path} can't be read: {why}"
             raise typer.BadParameter(reason, param_hint="--database") from error
     return content, _TLS[mode]
 

@@ -47,8 +47,10 @@ def sweep(
         typer.echo(json.dumps({"sweeps": sent, "done": [each.as_json() for each in done]}, indent=1))
     elif wait:
         show_ended(console(), [each for each in done if each.rows or not each.succeeded])
-        if nothing := sum(each.succeeded and not each.rows for each in done):
-            console().print(f"{nothing} of {counted(len(sent), 'table')} had nothing hidden")
+        nothing = sum(each.succeeded and not each.rows for each in done)
+        empty = f"; of {len(sent) - len(wanted)} nothing is in the lake yet" if len(wanted) < len(sent) else ""
+        if nothing or empty:
+            console().print(f"{nothing} of {counted(len(sent), 'table')} had nothing hidden{empty}")
     else:
         console().print(
             f"Sent for {counted(len(sent), 'table')}. How far it is: tidelog backfill list --stack {found.name}; "

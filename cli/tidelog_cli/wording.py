@@ -75,7 +75,7 @@ def _remedy(what: SchemaChanged | TimelineStarted) -> list[str]:
 def _of_plan(what: PlanEvent) -> str:
     match what:
         case Planned():
-            reason = what.reason.removeprefix(f"{_PLANNED[what.kind]}: ")
+            reason = what.reason.removeprefix(f"{_PLANNED[what.kind]}: ").removeprefix("chunks: ")
             if not what.chunks:
                 more = reason.partition(". ")[2]
                 return f"{_PLANNED[what.kind]} had nothing to read" + (f". {more}" if more else "")

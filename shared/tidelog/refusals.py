@@ -48,5 +48,5 @@ def _remedy(connection: Connection, table: TableName) -> str:
     [[role]] = connection.run("SELECT current_user::text")
     found = catalog.read_table(table, connection.run(catalog.table_query(table)))
     statements = [each for lack in read_lacks(connection, found, role, standby=False) for each in lack.statements]
-    more = f" And {len(statements) - _SHOWN} more of the kind." if len(statements) > _SHOWN else ""
-    return f"Run {' '.join(statements[:_SHOWN])}{more}" if statements else ""
+    more = [f"and {len(statements) - _SHOWN} more of the kind"] if len(statements) > _SHOWN else []
+    return f"Run {' '.join([*statements[:_SHOWN], *more])}".removesuffix(";") if statements else ""

@@ -151,7 +151,7 @@ class _Comparison:
 
     def _changes(self, new: ColumnDocument, old: ColumnDocument) -> list[str]:
         changes = [
-            f"{what} {getattr(old, what)!r} to {getattr(new, what)!r}"
+            f"{what} {_shown(getattr(old, what))} to {_shown(getattr(new, what))}"
             for what in ("type", "not_null", "default", "generated")
             if getattr(old, what) != getattr(new, what)
         ]
@@ -216,6 +216,10 @@ def _only_more(new: Iterable[str], old: Iterable[str]) -> bool:
     """Say whether an enum's labels are the old ones, with others between them."""
     rest = iter(new)
     return all(label in rest for label in old)
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else repr(value)
 
 
 def _relabelled(new: Sequence[str], old: Sequence[str]) -> str:

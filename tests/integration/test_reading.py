@@ -341,7 +341,7 @@ def test_a_role_without_select_is_told_which_grant_it_needs(filled: Tide, role: 
     """A grant on some columns is not enough: the transaction ids are no column."""
     source = filled.database.source(role)
     with pytest.raises(
-        AccessDenied, match=rf'read public\.t: permission denied .*GRANT SELECT ON "public"."t" TO "{role}";'
+        AccessDenied, match=rf'read public\.t: permission denied .*GRANT SELECT ON "public"."t" TO "{role}"$'
     ):
         filled.ingest(source=source)
     filled.run(f"GRANT SELECT (id, v) ON t TO {role}", "INSERT INTO t VALUES (4, 4)")
@@ -364,6 +364,7 @@ def test_the_grants_of_a_refusal_are_all_that_it_takes(tide: Tide, role: str) ->
     with pytest.raises(AccessDenied) as refused:
         tide.ingest(name, source=source)
     assert refused.value.hint.count("GRANT ") == 4
+    assert not refused.value.hint.endswith(";")
     tide.run(refused.value.hint.removeprefix("Run "))
     tide.ingest(name, source=source)
     assert tide.values("id", name) == [1, 2]
@@ -406,7 +407,7 @@ def test_of_many_partitions_that_may_not_be_read_some_are_named(tide: Tide, role
         "CREATE TABLE t (id int) PARTITION BY LIST (id)",
         *(f"CREATE TABLE part_{n} PARTITION OF t FOR VALUES IN ({n})" for n in range(20)),
     )
-    with pytest.raises(AccessDenied, match=r"(GRANT [^;]*; ?){5}And 16 more of the kind"):
+    with pytest.raises(AccessDenied, match=r"(GRANT [^;]*; ?){5}and 16 more of the kind"):
         tide.ingest(source=tide.database.source(role))
 
 
@@ -429,7 +430,7 @@ def test_row_level_security_never_hides_a_row_silently(filled: Tide, role: str) 
         f"CREATE POLICY mine ON t TO {role} USING (id = 1)",
         "UPDATE t SET v = v",
     )
-    with pytest.raises(AccessDenied, match=f'ALTER ROLE "{role}" BYPASSRLS;'):
+    with pytest.raises(AccessDenied, match=f'ALTER ROLE "{role}" BYPASSRLS$'):
         filled.ingest(source=filled.database.source(role))
     filled.run(f"ALTER ROLE {role} BYPASSRLS")
     assert new(filled, source=filled.database.source(role)) == [1, 2, 3]

@@ -149,6 +149,7 @@ def test_a_pattern_that_meets_no_table_is_refused(database: Database, tmp_path: 
         ("postgresql://postgres@127.0.0.1:9/db", "127.0.0.1"),
         ("postgresql://u@localhost/db?sslmode=prefer", "verify-full"),
         ("postgresql://u@localhost/db?host=other", "host is no option"),
+        ("postgresql://u@localhost/db?sslrootcert=/nofile", "/nofile can't be read: No such file"),
         ("postgresql://u@localhost:99999/db", "a port is a number up to 65535"),
         ("postgresql://u:pa/ss@localhost/db", "/ ? # @ : in a password are written %2F"),
         ("postgresql://u@[::1:5432/db", "an IPv6 address stands in brackets"),

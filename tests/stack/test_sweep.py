@@ -91,7 +91,13 @@ def test_an_operator_sweeps_and_waits(office: Office) -> None:
         ("public.plain", 0, None),
         (ORDERS, 0, None),
     ]
-    assert "2 of 2 tables had nothing hidden" in office.tidelog("sweep", "--wait")
+    assert "2 of 2 tables had nothing hidden\n" in office.tidelog("sweep", "--wait")
+    office.tide.run("CREATE TABLE vacant (id int)")
+    try:
+        said = office.tidelog("sweep", "--wait")
+    finally:
+        office.tide.run("DROP TABLE vacant")
+    assert "2 of 3 tables had nothing hidden; of 1 nothing is in the lake yet" in said
 
 
 def test_tables_are_listed_with_how_they_are_read(office: Office) -> None:

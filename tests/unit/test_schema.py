@@ -56,7 +56,7 @@ def test_the_tables_name_is_not_part_of_the_fingerprint() -> None:
         (
             (ID, replace(NAME, default="''", not_null=True), MOOD),
             ("id",),
-            """column name changed (not_null False to True, default None to "''")""",
+            """column name changed (not_null False to True, default none to "''")""",
         ),
         ((ID, replace(NAME, name="title"), MOOD), ("id",), "column name renamed to title"),
         (

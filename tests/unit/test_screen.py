@@ -17,7 +17,7 @@ from tests.stack.command import TIDELOG, environment
 from tests.unit.test_events import WHATS
 from tidelog.events import What
 from tidelog.letters import Failure
-from tidelog.plans import Planned, PlannedLeaf
+from tidelog.plans import Kind, Planned, PlannedLeaf
 from tidelog.readings import Reading
 from tidelog.state import State
 from tidelog.tables import TableName
@@ -105,22 +105,31 @@ def test_every_event_has_words(what: What) -> None:
 
 
 @pytest.mark.parametrize(
-    ("leaves", "reason", "said"),
+    ("kind", "leaves", "reason", "said"),
     [
         (
+            "sweep",
             (PlannedLeaf(1, "public.t", 1, 8, 2, 65536),),
             "a sweep: what is hidden",
             "a sweep was planned in 2 chunks: what is hidden",
         ),
-        ((), "a sweep: what is hidden", "a sweep had nothing to read"),
-        ((), "a sweep: what is hidden. Some is far", "a sweep had nothing to read. Some is far"),
+        ("sweep", (), "a sweep: what is hidden", "a sweep had nothing to read"),
+        ("sweep", (), "a sweep: what is hidden. Some is far", "a sweep had nothing to read. Some is far"),
+        (
+            "snapshot",
+            (PlannedLeaf(1, "public.t", 1, 8, 2, 65536),),
+            "chunks: it is too much for one run",
+            "the first snapshot was planned in 2 chunks: it is too much for one run",
+        ),
     ],
 )
-def test_a_sweep_says_once_what_it_is_and_whether_there_is_anything(leaves: Any, reason: str, said: str) -> None:
+def test_a_plan_says_once_what_it_is_and_whether_there_is_anything(
+    kind: Kind, leaves: Any, reason: str, said: str
+) -> None:
     """One that a person asks for is an event in any case."""
     database = Database("1", 1, "d", 1)
     reading = Reading((), (), None, True, "", database, 1, 3, (), "", None, None)
-    assert in_words(Planned(kind="sweep", reason=reason, reading=reading, schema="", leaves=leaves)) == said
+    assert in_words(Planned(kind=kind, reason=reason, reading=reading, schema="", leaves=leaves)) == said
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=50))
