@@ -50,6 +50,7 @@ type(oid) AS (
   CROSS JOIN LATERAL (
     SELECT t.typbasetype WHERE t.typbasetype <> 0
     UNION ALL SELECT t.typelem WHERE t.typsubscript = 'array_subscript_handler'::regproc
+    UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)
     UNION ALL SELECT a.atttypid FROM pg_attribute a
               WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
   ) part(oid))
@@ -94,7 +95,9 @@ SELECT json_build_object(
   'filled', (SELECT coalesce(json_agg(DISTINCT a.attname), '[]')
     FROM leaf JOIN pg_attribute a ON a.attrelid = leaf.oid AND a.atthasmissing AND NOT a.attisdropped),
   'types', (SELECT coalesce(json_agg(json_build_object(
-      'oid', t.oid::bigint, 'name', format_type(t.oid, NULL), 'kind', t.typtype, 'base', t.typbasetype::bigint,
+      'oid', t.oid::bigint, 'name', format_type(t.oid, NULL), 'kind', t.typtype,
+      'base', coalesce((SELECT r.rngsubtype FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)),
+        t.typbasetype)::bigint,
       'element', CASE WHEN t.typsubscript = 'array_subscript_handler'::regproc THEN t.typelem::bigint ELSE 0 END,
       'fields', (SELECT coalesce(json_agg(json_build_object('name', a.attname, 'type', a.atttypid::bigint,
           'number', a.attnum)

@@ -99,7 +99,7 @@ class Type(msgspec.Struct, frozen=True):
     kind: str
     """`typtype`: b base, c composite, d domain, e enum, r range, m multirange, p pseudo."""
     base: int = 0
-    """Of a domain: what it is over."""
+    """Of a domain, a range or a multirange: what it is over."""
     element: int = 0
     """Of an array: what it holds."""
     fields: tuple[Field, ...] = ()

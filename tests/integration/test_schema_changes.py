@@ -300,6 +300,22 @@ def test_a_change_comes_with_new_rows_in_one_increment(small: Tide) -> None:
     whole(small)
 
 
+def test_a_label_within_a_range_is_one_of_the_column(tide: Tide) -> None:
+    """Or within a multirange, or an array of either."""
+    tide.run(
+        "CREATE TYPE mood AS ENUM ('sad', 'ok')",
+        "CREATE TYPE moods AS RANGE (subtype = mood, multirange_type_name = many)",
+        "CREATE TABLE t (id int PRIMARY KEY, a moods, b many, c moods[])",
+        "INSERT INTO t VALUES (1, '[sad,ok]', '{[sad,ok]}', '{\"[sad,ok]\"}')",
+    )
+    tide.ingest()
+    tide.run("ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'")
+    assert tide.ingest().rows == 1
+    [changed] = changes(tide)
+    assert changed.outdated == "; ".join(f"labels of column {name} were renamed" for name in "abc")
+    whole(tide)
+
+
 def test_rows_above_a_held_horizon_are_read_again_once(small: Tide) -> None:
     """Also those that were emitted before; none of them is left out of the next window that should not be."""
     with small.database.session() as long:
