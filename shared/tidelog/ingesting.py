@@ -8,6 +8,7 @@ the state's summary is **projected** to Parameter Store. A run that finds the la
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from contextlib import ExitStack
 from typing import Literal
 
@@ -23,7 +24,7 @@ from tidelog.ledger import OffsetTakenError
 from tidelog.opening import OpenTable
 from tidelog.parameters import Summary
 from tidelog.parts import Parts
-from tidelog.planning import Plan, UnprovenError, plan_windows
+from tidelog.planning import Plan, plan_windows
 from tidelog.plans import Kind, Planned
 from tidelog.readings import Moment, Segment
 from tidelog.runs import Outcome, Run
@@ -46,6 +47,14 @@ class _NotQuietError(Exception):
     def __init__(self, since: Moment) -> None:
         super().__init__(since)
         self.since = since
+
+
+class _UnprovenError(Exception):
+    """Rows have ids of transactions of which it is not known whether they have committed."""
+
+    def __init__(self, xids: Collection[int]) -> None:
+        super().__init__(xids)
+        self.xids = xids
 
 
 class _Base(msgspec.Struct, frozen=True):
@@ -105,8 +114,8 @@ class Ingestion:
             except _NotQuietError as found:
                 quiet = found.since
                 self._source.pass_horizon(quiet.next, _QUIET_SECONDS)
-            except UnprovenError as found:
-                committed = self._source.committed(found.xids)
+            except _UnprovenError as unproven:
+                committed = self._source.committed(unproven.xids)
             except OffsetTakenError:
                 continue  # An event came in between that changes what is to be done: begin again from the ledger.
         raise Conflict("ingest", table, f"other workers took the offset {_ATTEMPTS} times", "It is tried again")
@@ -153,6 +162,8 @@ class Ingestion:
                 segment = self._prepare(opened, base.state, plan, schema) if plan.rows else None
                 if segment:
                     uncommitted.callback(self._segments.abort, segment)
+            if plan.unproven:
+                raise _UnprovenError(plan.unproven)
             if not plan.whole or plan.snapshot.standby:  # A standby may not have what its primary has counted.
                 tally = ""
             if plan.leaves:

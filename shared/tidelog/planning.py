@@ -79,6 +79,7 @@ class Plan(msgspec.Struct, frozen=True):
         restless: whether it is better planned once the transactions under way have ended: since when they are is not
             known, and so no bound in time for the rows that they leave.
         whole: whether nothing that the snapshot sees is left to the next run, but for what bounds in time hide.
+        unproven: transactions that are to be asked about: it is to be planned anew, under a later snapshot.
     """
 
     parts: tuple[Part, ...]
@@ -88,14 +89,7 @@ class Plan(msgspec.Struct, frozen=True):
     leaves: tuple[PlannedLeaf, ...] = ()
     restless: bool = False
     whole: bool = False
-
-
-class UnprovenError(Exception):
-    """Nobody has asked yet whether transactions at or above the horizon whose ids rows have are over."""
-
-    def __init__(self, xids: Collection[int]) -> None:
-        super().__init__(xids)
-        self.xids = xids
+    unproven: frozenset[int] = frozenset()
 
 
 def plan_windows(
@@ -116,7 +110,6 @@ def plan_windows(
 
     Raises:
         InvalidSetting: the table's configuration does not fit it.
-        UnprovenError: some transactions are to be asked about, and it is to be planned anew under a later snapshot.
     """
     table, snapshot = opened.table, opened.snapshot
     state, limits = _of_columns(state, table), limits.of(opened.settings)
@@ -142,7 +135,8 @@ def plan_windows(
     seen = above = {xid for one in found for xid in one.above}
     if snapshot.limit >= EPOCH and not above <= emitted:  # They may be those of rows that were frozen an epoch ago.
         if committed is None:
-            raise UnprovenError(above - emitted)
+            reading = _reading(opened, state, windows, strategy, below=True, emitted=emitted, watermark=state.timestamp)
+            return Plan((), 0, reading, snapshot, unproven=frozenset(above - emitted))
         above = above & (emitted | set(committed))
     if capped := len(emitted | above) > AHEAD_CAP:
         above = set()
