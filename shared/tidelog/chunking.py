@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from math import ceil
 
 import msgspec
 from msgspec.structs import replace
@@ -16,6 +15,7 @@ from tidelog.events import Event, What
 from tidelog.lake import Position, segment_key
 from tidelog.opening import OpenTable
 from tidelog.parts import Parts
+from tidelog.planning import LOOKING, planned
 from tidelog.plans import (
     DEEPEST,
     WINDOWS,
@@ -27,7 +27,6 @@ from tidelog.plans import (
     Numbers,
     OpenPlan,
     Planned,
-    PlannedLeaf,
     joined,
 )
 from tidelog.readings import Segment
@@ -92,6 +91,7 @@ class Chunking:
         self._ledger = parts.ledger
         self._publisher = parts.publisher
         self._dispatch = parts.dispatch
+        self._limits = parts.limits
         self._now = parts.now
 
     def read(self, table: TableName, number: int, chunk: int, *, seconds: float) -> Run:
@@ -199,18 +199,18 @@ class Chunking:
             return ChunksDropped(plan.number, _numbers_of(task.plan, plan, was.oid), reason, forgotten)
 
         if now and now.pages:
-            raise _GoneError(lambda: self._plan_again(task, was, now, opened.snapshot.horizon))
+            raise _GoneError(lambda: self._plan_again(task, opened, now))
         raise _GoneError(lambda: self._drop(task, drop))
 
-    def _plan_again(self, task: _Task, was: PlannedLeaf, now: Leaf, horizon: int) -> Run:
+    def _plan_again(self, task: _Task, opened: OpenTable, now: Leaf) -> Run:
         """Have a relation read from its begin: it was rewritten, so its rows are on other pages."""
-        chunks = min(now.pages, ceil(now.pages * was.chunks / max(1, was.pages)))
-        leaf = PlannedLeaf(now.oid, str(now.table_name), now.filenode, now.pages, chunks, now.size)
-        planned = replace(
+        work = now.size / (LOOKING if task.open.kind == "sweep" else 1)
+        leaf = planned(now, work, self._limits.of(opened.settings).chunk_bytes)
+        plan_again = replace(
             task.plan,
-            reason=f"{was.name} was rewritten (VACUUM FULL, CLUSTER, pg_repack …): its rows are on other pages, "
+            reason=f"{leaf.name} was rewritten (VACUUM FULL, CLUSTER, pg_repack …): its rows are on other pages, "
             "and some come twice",
-            reading=of_rewritten(task.plan, task.open.horizon, horizon, was.oid),
+            reading=of_rewritten(task.plan, task.open.horizon, opened.snapshot.horizon, leaf.oid),
             leaves=(leaf,),
             bytes=leaf.bytes,
             request="",
@@ -218,7 +218,7 @@ class Chunking:
         )
 
         def again(plan: OpenPlan) -> Planned:
-            return replace(planned, instead=Dropped(plan.number, _numbers_of(task.plan, plan, was.oid)))
+            return replace(plan_again, instead=Dropped(plan.number, _numbers_of(task.plan, plan, leaf.oid)))
 
         state, event = self._append(task, again)
         if event and (plan := state.plan(event.offset)):
