@@ -75,7 +75,7 @@ def connect(to: Credentials) -> pg8000.native.Connection:
 
 def wait_for(condition: Callable[[], object]) -> None:
     """Wait until something is true, for as long as a slow machine may take."""
-    give_up = time.monotonic() + 60
+    give_up = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.01)

@@ -193,7 +193,7 @@ class Chunking:
         if now and now.filenode == was.filenode:
             return
 
-        def drop(plan: OpenPlan) -> ChunksDropped:
+        def drop(_: State, plan: OpenPlan) -> ChunksDropped:
             forgotten = (was.oid,) if plan.kind != "backfill" and now is None else ()
             reason = f"{was.name} {'was emptied' if now else 'is no longer part of the table'}"
             return ChunksDropped(plan.number, _numbers_of(task.plan, plan, was.oid), reason, forgotten)
@@ -206,38 +206,38 @@ class Chunking:
         """Have a relation read from its begin: it was rewritten, so its rows are on other pages."""
         work = now.size / (LOOKING if task.open.kind == "sweep" else 1)
         leaf = planned(now, work, self._limits.of(opened.settings).chunk_bytes)
-        plan_again = replace(
+        again = replace(
             task.plan,
             reason=f"{leaf.name} was rewritten (VACUUM FULL, CLUSTER, pg_repack …): its rows are on other pages, "
             "and some come twice",
-            reading=of_rewritten(task.plan, task.open.horizon, opened.snapshot.horizon, leaf.oid),
             leaves=(leaf,),
             bytes=leaf.bytes,
             request="",
             lost=(),
         )
 
-        def again(plan: OpenPlan) -> Planned:
-            return replace(plan_again, instead=Dropped(plan.number, _numbers_of(task.plan, plan, leaf.oid)))
+        def decide(now: State, plan: OpenPlan) -> Planned:
+            reading = of_rewritten(task.plan, leaf.oid, plan.horizon, now.horizon)
+            return replace(again, reading=reading, instead=Dropped(plan.number, _numbers_of(task.plan, plan, leaf.oid)))
 
-        state, event = self._append(task, again)
+        state, event = self._append(task, decide)
         if event and (plan := state.plan(event.offset)):
             self._dispatch.send_plan(task.table, state, plan, finished=task.state.offset)
         return _run(task, "replanned")
 
-    def _drop(self, task: _Task, make: Callable[[OpenPlan], ChunksDropped]) -> Run:
+    def _drop(self, task: _Task, make: Callable[[State, OpenPlan], ChunksDropped]) -> Run:
         self._append(task, make)
         return _run(task, "dropped")
 
     def _drop_all(self, task: _Task, reason: str) -> Run:
         """End the plan. What a window's leaves unread counts as never read; what a sweep's does is the next one's."""
         leaves = tuple(leaf.oid for leaf in task.plan.reading.leaves) if task.open.kind in WINDOWS else ()
-        return self._drop(task, lambda p: ChunksDropped(p.number, ((1, p.chunks),), reason, leaves, unread=True))
+        return self._drop(task, lambda _, p: ChunksDropped(p.number, ((1, p.chunks),), reason, leaves, unread=True))
 
     def _split(self, task: _Task) -> Run:
         """Replace the chunk by its halves: not even its first piece could be read."""
 
-        def split(plan: OpenPlan) -> ChunkSplit:
+        def split(_: State, plan: OpenPlan) -> ChunkSplit:
             first, second = task.chunk.pieces(2)
             halves = (task.deeper(plan.chunks + 1, first), task.deeper(plan.chunks + 2, second))
             return ChunkSplit(plan.number, task.chunk.number, halves)
@@ -264,11 +264,11 @@ class Chunking:
             self._segments.abort(segment)
         return event.what if event and isinstance(event.what, ChunkRead) else None
 
-    def _append(self, task: _Task, make: Callable[[OpenPlan], What]) -> tuple[State, Event | None]:
+    def _append(self, task: _Task, make: Callable[[State, OpenPlan], What]) -> tuple[State, Event | None]:
         """Append what becomes of the chunk, unless it is done already."""
 
         def decide(now: State) -> What | None:
-            return make(plan) if (plan := task.is_pending(now)) else None
+            return make(now, plan) if (plan := task.is_pending(now)) else None
 
         return self._ledger.append_if(task.table, task.state, decide, finished=task.state.offset)
 

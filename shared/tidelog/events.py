@@ -234,6 +234,7 @@ def _read(before: State, reading: Reading, *, schema: str | None, sequential_id:
         swept=before.swept,
         unswept=before.unswept or (before.offset + 1 if bounded else 0),
         bounded=before.offset + 1 if bounded else before.bounded,
+        rewritten=before.rewritten,
         hole=before.hole,
         strategy=reading.strategy,
         wal_position=_later(before, reading),
@@ -284,7 +285,8 @@ def _carried_on(before: State, what: PlanEvent) -> State:
             if what.kind in WINDOWS and not what.instead:
                 after = _read(before, what.reading, schema=what.schema, sequential_id=before.sequential_id)
             else:
-                after = msgspec.structs.replace(before, wal_position=_later(before, what.reading))
+                rewritten = before.offset + 1 if what.instead else before.rewritten
+                after = msgspec.structs.replace(before, wal_position=_later(before, what.reading), rewritten=rewritten)
             after, plans = _without(after, what.lost), (*plans, opened(what, before.offset + 1))
         case ChunksDropped():
             after, plan = _without(before, what.leaves), before.plan(what.plan)

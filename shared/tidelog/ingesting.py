@@ -265,7 +265,8 @@ class Ingestion:
 
 
 def _window_of(state: State) -> tuple[object, ...]:
-    return (state.timeline, state.sequential_id, state.horizon, state.ahead, state.leaves, state.past, state.bound)
+    read = (state.timeline, state.sequential_id, state.horizon, state.ahead, state.leaves, state.past, state.bound)
+    return (*read, state.rewritten)
 
 
 def _idle(table: TableName, state: State, strategy: str) -> Run:

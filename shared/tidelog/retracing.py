@@ -40,23 +40,23 @@ def _times(table: Table, span: Span, chunk: Chunk) -> Times:
     return Times(columns, span.since, chunk.since or span.since, chunk.until or span.until)
 
 
-def of_rewritten(plan: Planned, horizon: int, now: int, leaf: int) -> Reading:
+def of_rewritten(plan: Planned, leaf: int, horizon: int, now: int) -> Reading:
     """Return what is to be read of a leaf that was rewritten while a plan was under way.
 
     VACUUM FULL and CLUSTER keep the rows' transaction ids. pg_repack and its like copy rows under an id of their own,
-    and increments of the old file may have passed that when the files are exchanged; so all that is below the horizon
-    now is read. A sweep goes on as it was: what it looks for, bounded windows have not read by another id either.
+    and windows of the old file may have passed that when the files are exchanged; so all that they have passed is read.
+    A sweep goes on as it was: what it looks for, bounded windows have not read by another id either.
 
     Args:
         plan: the plan.
-        horizon: the plan's.
-        now: the one under which the relation was found to be rewritten.
         leaf: its oid.
+        horizon: the plan's.
+        now: the state's, from which on windows read the new file.
     """
     if plan.kind == "sweep":
         leaves = tuple(each for each in plan.reading.leaves if each.oid == leaf)
         return msgspec.structs.replace(plan.reading, horizon=horizon, leaves=leaves)
-    return msgspec.structs.replace(plan.reading, horizon=now, leaves=(LeafReading(leaf),))
+    return msgspec.structs.replace(plan.reading, horizon=max(horizon, now), leaves=(LeafReading(leaf),))
 
 
 def again(opened: Findable, reading: Reading) -> Iterator[Part]:

@@ -80,6 +80,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that was read on this timeline is before it in the write-ahead log."""
     standby: bool = False
     """A standby was read last."""
+    rewritten: int = 0
+    """Offset of the last event that planned a rewritten relation anew: windows of before may have read its old file."""
     hole: int = 0
     """Offset of the event that cancelled the reading of a window, since when rows are missing; 0 where none are."""
     strategy: str = ""

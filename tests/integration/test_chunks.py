@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from math import ceil
 
 import pytest
 from msgspec.structs import replace
@@ -163,33 +164,91 @@ def test_a_rewritten_relation_is_planned_again(large: Tide) -> None:
     whole(large)
 
 
-EXCHANGED = """
-DO $$ DECLARE ours oid; theirs oid; BEGIN
-  LOCK TABLE t, copy IN ACCESS EXCLUSIVE MODE;
-  ours := pg_relation_filenode('t'); theirs := pg_relation_filenode('copy');
-  UPDATE pg_class SET relfilenode = theirs WHERE oid = 't'::regclass;
-  UPDATE pg_class SET relfilenode = ours WHERE oid = 'copy'::regclass;
-END $$
-"""
+def test_of_a_rewritten_relation_what_no_window_has_passed_is_left_to_the_next(large: Tide) -> None:
+    """So it comes once: by a chunk it would come again."""
+    messages = plan(large)
+    large.read_chunks(messages[:2])
+    large.run("INSERT INTO t (id) VALUES (2000)", "VACUUM FULL t")
+    large.database.pass_horizon()
+    assert large.read_chunks(messages[2:])[0].outcome == "replanned"
+    finish(large)
+    assert large.values("id").count(2000) == 1
+    whole(large)
+
+
+def test_a_relation_that_is_rewritten_under_an_increment_is_cut_by_its_size(large: Tide) -> None:
+    """All of it is read then, which is more than was to be."""
+    messages = plan(large)
+    large.read_chunks(messages)
+    finish(large)
+    large.run("UPDATE t SET v = 1 WHERE id <= 600", "ANALYZE t")
+    large.database.pass_horizon()
+    few = plan(large)
+    large.run("VACUUM FULL t")
+    assert large.read_chunks(few[:1], limits=SMALL)[0].outcome == "replanned"
+    [again] = [event.what for event in large.events() if isinstance(event.what, Planned) and event.what.instead]
+    size = large.database.one("SELECT pg_relation_size('t')")
+    assert again.chunks == ceil(size / SMALL.chunk_bytes) > len(few)
+    finish(large)
+    whole(large)
+
+
+NO_KEY = "ALTER TABLE t DROP CONSTRAINT t_pkey"
+COPIED = ("CREATE TABLE copy (LIKE t)", "INSERT INTO copy TABLE t")
+"""What pg_repack begins with; it goes on to write to the copy what others write to the table."""
+EXCHANGED = (
+    "SET allow_system_table_mods = on",
+    """
+    DO $$ DECLARE ours oid; theirs oid; BEGIN
+      LOCK TABLE t, copy IN ACCESS EXCLUSIVE MODE;
+      ours := pg_relation_filenode('t'); theirs := pg_relation_filenode('copy');
+      UPDATE pg_class SET relfilenode = theirs WHERE oid = 't'::regclass;
+      UPDATE pg_class SET relfilenode = ours WHERE oid = 'copy'::regclass;
+    END $$
+    """,
+)
+"""And what it ends with."""
+INSERTED = ("INSERT INTO t (id) VALUES (2000)", "INSERT INTO copy (id) VALUES (2000)")
+WHOLE = replace(LIMITS, chunk_bytes=2**40)
 
 
 @pytest.mark.parametrize("held", [False, True])
 def test_a_relation_that_pg_repack_has_copied_is_read_whole(large: Tide, *, held: bool) -> None:
     """Its rows have an id that increments have passed when the files are exchanged, or not yet."""
+    large.run(NO_KEY)
     messages = plan(large)
     large.read_chunks(messages[:2])
     with large.database.session() as session:
         if held:
             large.database.hold_horizon(session)
-        large.run("ALTER TABLE t DROP CONSTRAINT t_pkey", "CREATE TABLE copy (LIKE t)", "INSERT INTO copy TABLE t")
+        large.run(*COPIED)
         if not held:
             large.database.pass_horizon()
-        large.run("INSERT INTO t (id) VALUES (2000)", "INSERT INTO copy (id) VALUES (2000)")
-        assert large.ingest(limits=replace(LIMITS, chunk_bytes=2**40)).rows == 1
-        large.run("SET allow_system_table_mods = on", EXCHANGED)
+        large.run(*INSERTED)
+        assert large.ingest(limits=WHOLE).rows == 1
+        large.run(*EXCHANGED)
         assert large.read_chunks(messages[2:])[0].outcome == "replanned"
         finish(large)
         whole(large)
+
+
+def test_an_increment_of_the_old_file_passes_nothing_that_was_copied(large: Tide) -> None:
+    """One that has looked at it before the files were exchanged, and is to be committed when a chunk has found out."""
+    large.run(NO_KEY)
+    messages = plan(large)
+    large.run(*COPIED)
+    large.database.pass_horizon()
+    large.run(*INSERTED)
+
+    def exchange() -> None:
+        large.run(*EXCHANGED)
+        assert large.read_chunks(messages)[0].outcome == "replanned"
+
+    process = Process()
+    process.at("before", COMMIT, exchange)
+    assert large.ingest(limits=WHOLE, s3=process.client(large.lake.s3)).outcome == "covered"
+    finish(large)
+    whole(large)
 
 
 def test_an_emptied_relation_ends_its_chunks(large: Tide) -> None:

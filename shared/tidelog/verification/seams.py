@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tidelog import timestamps
-from tidelog.plans import WINDOWS, Chunk, ChunkRead, ChunksDropped, ChunkSplit, Dropped, OpenPlan, Planned
+from tidelog.plans import WINDOWS, Chunk, ChunkRead, ChunksDropped, ChunkSplit, Dropped, Planned
 from tidelog.readings import LeafReading, Reading, undelta
 from tidelog.state import State
 
@@ -81,7 +81,7 @@ def plan_seams(before: State, plan: Planned) -> Iterator[str]:
     if any(not 0 < leaf.chunks <= leaf.pages for leaf in plan.leaves):
         yield "it has chunks without a page"
     if plan.instead:
-        yield from _instead_seams(before.plan(plan.instead.plan), plan, plan.instead)
+        yield from _instead_seams(before, plan, plan.instead)
     elif plan.kind in WINDOWS:
         yield from window_seams(before, plan.reading)
         if not plan.reading.below:
@@ -100,11 +100,14 @@ def _sweep_seams(before: State, plan: Planned) -> Iterator[str]:
             yield f"of relation {leaf.oid} it does not begin where the first hidden rows are"
 
 
-def _instead_seams(was: OpenPlan | None, plan: Planned, instead: Dropped) -> Iterator[str]:
+def _instead_seams(before: State, plan: Planned, instead: Dropped) -> Iterator[str]:
+    was = before.plan(instead.plan)
     if was is None:
         yield f"it takes the place of chunks of plan {instead.plan}, which is not under way"
-    elif plan.reading.horizon < was.horizon:
-        yield f"it reads up to {plan.reading.horizon}, and the plan whose place it takes up to {was.horizon}"
+        return
+    wanted = was.horizon if plan.kind == "sweep" else max(was.horizon, before.horizon)
+    if plan.reading.horizon != wanted:
+        yield f"it takes the place of chunks that are to be read up to {wanted}, and reads up to {plan.reading.horizon}"
 
 
 def chunk_seams(before: State, planned: Planned | None, what: ChunkRead | ChunkSplit | ChunksDropped) -> Iterator[str]:
