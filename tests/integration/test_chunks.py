@@ -230,6 +230,7 @@ def test_a_relation_that_pg_repack_has_copied_is_read_whole(large: Tide, *, held
         assert large.read_chunks(messages[2:])[0].outcome == "replanned"
         finish(large)
         whole(large)
+        assert large.verify().is_right
 
 
 def test_an_increment_of_the_old_file_passes_nothing_that_was_copied(large: Tide) -> None:
