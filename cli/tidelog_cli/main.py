@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from typing import Annotated
@@ -63,6 +64,8 @@ def _root(
 
 def main() -> None:
     """Run the command line; what goes wrong is one line on stderr and exit status 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # What a terminal has no sign for is spelt out, as stderr does.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except _told() as error:

@@ -8,7 +8,7 @@ import typer
 
 from tidelog.failures import store_errors
 from tidelog.stores import Bucket, Store, find_store
-from tidelog_cli.stack import AT_ONCE, Stack
+from tidelog_cli.stack import Stack, client_of
 
 AnyStack = Annotated[
     str | None,
@@ -37,8 +37,5 @@ def find_place(stack: str | None, lake: str | None) -> tuple[Store, Stack | None
 
 
 def _s3() -> Any:
-    import boto3  # noqa: PLC0415 - a folder needs none of it, and it takes long to load
-    from botocore.config import Config  # noqa: PLC0415 - so does this
-
     with store_errors("open", "the lake"):
-        return boto3.client("s3", config=Config(max_pool_connections=AT_ONCE))
+        return client_of("s3")

@@ -62,7 +62,7 @@ class Stack:
         subject = f"the stack {name}"
         try:
             with store_errors("find", subject):
-                [described] = _client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+                [described] = client_of("cloudformation").describe_stacks(StackName=name)["Stacks"]
         except StoreUnreachable as error:
             if isinstance(refused := error.__cause__, ClientError) and error_code(refused) == "ValidationError":
                 hint = "Name it with --stack, and its region with AWS_DEFAULT_REGION"
@@ -73,7 +73,7 @@ class Stack:
             hint = "Deploy this version of template.yaml, or name another stack"
             raise InvalidSetting("find", subject, "it is not a tidelog stack", hint)
         parameters = {each["ParameterKey"]: each["ParameterValue"] for each in described.get("Parameters", [])}
-        return cls(name, outputs, cast("Callable[[str], Any]", _client), parameters)
+        return cls(name, outputs, cast("Callable[[str], Any]", client_of), parameters)
 
     @property
     def dead_letters(self) -> DeadLetters:
@@ -143,13 +143,22 @@ def find_configurations(name: str) -> tuple[Configurations, bool]:
     try:
         return Stack.find(name).configurations, True
     except UnknownStackError:
-        return Configurations(_client("ssm"), f"/tidelog/{name}"), False
+        return Configurations(client_of("ssm"), f"/tidelog/{name}"), False
 
 
-def _client(service: str) -> Any:
-    """Return a client that waits for a function as long as that may take."""
+def client_of(service: str) -> Any:
+    """Return a boto3 client of a service, which waits for a function as long as that may take.
+
+    Raises:
+        InvalidSetting: the environment names an endpoint that is no URL.
+        botocore.exceptions.BotoCoreError: it names no region, or a profile that is not there.
+    """
     import boto3  # noqa: PLC0415 - it takes long to load, and --help needs none of it
     from botocore.config import Config  # noqa: PLC0415 - so does this
 
     config = Config(read_timeout=90, max_pool_connections=AT_ONCE)
-    return boto3.client(service, config=config)  # type: ignore[call-overload] # one of many
+    try:
+        return boto3.client(service, config=config)  # type: ignore[call-overload] # one of many
+    except ValueError as error:
+        hint = "Set AWS_ENDPOINT_URL to a URL such as http://127.0.0.1:4566, or to nothing for AWS itself"
+        raise InvalidSetting("call", service, str(error), hint) from error

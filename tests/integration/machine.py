@@ -16,6 +16,7 @@ from pg8000.exceptions import DatabaseError, InterfaceError
 
 from tests.conftest import Aws, make_lake
 from tests.faults import STEPS, KilledError, Process
+from tests.integration.repacking import Repacking
 from tests.ticking import Ticking
 from tests.tide import SECONDS, Database, Server, Tide, connect, wait_for
 from tidelog.chunking import Chunking
@@ -32,6 +33,8 @@ from tidelog_sandbox.postgres import Postgres
 LIMITS = Limits(look_back=0.05, time_bound_bytes=1, chunk_bytes=6 * 8192, failover_margin=0, fresh=450)
 WHOLE = replace(LIMITS, chunk_bytes=2**40)
 TABLES = ("public.flat", "public.parted")
+RELATIONS = ("flat", "parted0", "parted1", "parted2")
+"""Those that hold rows; a table's name begins theirs."""
 COLUMNS = (
     "id int, version bigint DEFAULT nextval('version'), part int, v text, m mood, created_at {time}, updated_at {time}"
 )
@@ -109,6 +112,8 @@ class Machine(RuleBasedStateMachine):
         self._open: set[int] = set()
         self._waiting: list[Message] = []
         self._rewrites: list[tuple[str, int]] = []
+        self._repacking: tuple[str, Repacking] | None = None
+        self._copied = False
         self.ticking = Ticking(self.tide, selection=Selection(TABLES))
         self.tide.run(*SCHEMA, "SET lock_timeout = '20ms'")
 
@@ -158,6 +163,7 @@ class Machine(RuleBasedStateMachine):
     @rule(table=st.sampled_from(TABLES), statement=st.sampled_from(ALTERATIONS), n=st.integers(0, 2))
     def alter(self, table: str, statement: str, n: int) -> None:
         """The table is altered, unless a session holds it."""
+        self._give_up_repacking()
         with suppress(DatabaseError):
             try:
                 self.tide.run("SET lock_timeout = '20ms'", statement.format(table=table, n=n))
@@ -175,6 +181,7 @@ class Machine(RuleBasedStateMachine):
     )
     def alter_within(self, number: int, table: str, statement: str, n: int, *, back: bool) -> None:
         """A session alters a table in its transaction and holds it from then on, or goes back to before it did."""
+        self._give_up_repacking()
         with self._writing(number) as session:
             session.run("SAVEPOINT altering")
             session.run(statement.format(table=table, n=n))
@@ -182,6 +189,27 @@ class Machine(RuleBasedStateMachine):
             if back:
                 session.run("ROLLBACK TO altering")
             self._note(table, statement)
+
+    @rule(relation=st.sampled_from(RELATIONS), last=st.booleans())
+    def repack(self, relation: str, *, last: bool) -> None:
+        """A relation begins to be repacked, as is advised behind a sweep; or goes on with it, or comes to its end."""
+        with suppress(*DOWN):
+            if not self._repacking:
+                table = next(table for table in TABLES if f"public.{relation}".startswith(table))
+                self._work(Sweep(version=1, type="sweep", table=table), None)
+                waiting, self._waiting = self._waiting, []
+                for message in waiting:
+                    self._work(message, None)
+                if not (state := self.tide.state(table)).unswept and not state.plans:
+                    self._repacking = table, Repacking(self.tide.database.server.credentials(self._name), relation)
+                    self._copied = False
+            elif not self._copied:
+                self._repacking[1].copied()
+                self._copied = True
+            elif last:
+                self._exchange()
+            else:
+                self._repacking[1].catch_up()
 
     @rule(
         table=st.sampled_from(TABLES),
@@ -270,6 +298,9 @@ class Machine(RuleBasedStateMachine):
             for number in self._open:
                 with suppress(*DOWN):
                     self._sessions[number].run("COMMIT")
+            if self._copied:
+                with suppress(*DOWN):
+                    self._exchange()
             self._close()
             for n in range(3):
                 for statement in (
@@ -286,8 +317,22 @@ class Machine(RuleBasedStateMachine):
             self.tide.database.close()
             self._administer(f"DROP DATABASE {self._name} WITH (FORCE)")
 
+    def _exchange(self) -> None:
+        """End what is being repacked."""
+        if self._repacking:
+            table, repacking = self._repacking
+            repacking.exchange()
+            self._repacking = None
+            self._rewrites.append((table, self.tide.state(table).offset))
+
+    def _give_up_repacking(self) -> None:
+        if self._repacking:
+            self._repacking[1].give_up()
+            self._repacking = None
+
     def _close(self) -> None:
         """End the sessions."""
+        self._give_up_repacking()
         for session in self._sessions.values():
             with suppress(*DOWN):
                 session.close()
