@@ -58,7 +58,7 @@ def history(
     head = past.head(name)
     if head is None:
         hint = "tidelog status shows which tables there are"
-        raise UnknownTable("show the history of", name, "it has no ledger", hint)
+        raise UnknownTable("show the history of", name, "it has no ledger, which begins with its first row", hint)
     with live_count("reading events") as seen, ThreadPoolExecutor(AT_ONCE) as pool:
         offsets = range(head.offset, max(0, head.offset - limit), -1)
         events = []

@@ -169,7 +169,7 @@ def _depth(depth: QueueDepth) -> str:
 
 def _row(standing: Standing, now: datetime) -> tuple[str, ...]:
     state = standing.state
-    if not state.offset:
+    if not state.offset and not standing.fresh:
         return (str(standing.table), "", "", "", "", "not read yet", "", "", "", _failure(standing, now))
     return (
         str(standing.table),

@@ -157,7 +157,7 @@ class Survey:
         fault = str(kept.fault) if kept and kept.fault else ""
         head = self._history.head(table, summary.offset if summary else 0)
         if head is None:
-            return Standing(table, fault=fault)
+            return Standing(table, fresh=summary.checked_at if summary and summary.is_empty else None, fault=fault)
         base = self._history.before(table, head, now - _DAY)
         rows, size = (base.state.rows, base.state.bytes) if base else (0, 0)
         return Standing(

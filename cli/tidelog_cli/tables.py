@@ -101,13 +101,18 @@ def _horizon(stack: Stack) -> tuple[dict[str, Any] | None, str]:
 
 
 def _row(table: TableName, summary: Summary) -> tuple[str, ...]:
-    if not summary.offset:
+    if not _read_at(summary):
         return (str(table), "", "not read yet")
-    return (str(table), moment(_complete(summary)) or _NOT_YET[summary.lacks], summary.strategy)
+    how = summary.strategy or "it has no rows yet"
+    return (str(table), moment(_complete(summary)) or _NOT_YET[summary.lacks], how)
 
 
 def _complete(summary: Summary) -> str | None:
-    return summary.complete_at if summary.lacks else summary.checked_at
+    return summary.complete_at if summary.lacks else _read_at(summary)
+
+
+def _read_at(summary: Summary) -> str | None:
+    return summary.checked_at if summary.offset or summary.is_empty else None  # Since then it is awaited.
 
 
 def _as_json(table: TableName, summary: Summary) -> dict[str, Any]:
@@ -116,7 +121,7 @@ def _as_json(table: TableName, summary: Summary) -> dict[str, Any]:
         "sequential_id": summary.sequential_id,
         "timestamp": summary.timestamp,
         "timeline": summary.timeline,
-        "checked_at": summary.checked_at,
+        "checked_at": _read_at(summary),
         "complete_at": _complete(summary),
         "lacks": summary.lacks,
         "strategy": summary.strategy,

@@ -48,6 +48,11 @@ class Summary(msgspec.Struct, frozen=True):
         """Whether the table is awaited and nothing was ever ingested of it."""
         return self.checked_at is not None and self == Summary(checked_at=self.checked_at, tally=self.tally)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever ingested of the table because it has no rows: a run has looked."""
+        return self.is_blank and bool(self.tally)
+
     def age(self, now: datetime) -> float:
         """Return the seconds since `checked_at`; 0 where that is not known."""
         return (now - datetime.fromisoformat(self.checked_at)).total_seconds() if self.checked_at else 0.0

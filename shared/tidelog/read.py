@@ -69,7 +69,7 @@ class Lake:
             raise UnknownTable("find", name, str(error)) from error
         if next(History(self._store).offsets(table), None) is None:
             hint = "Check its name: `Lake.tables()` has those that are there, and `tidelog status` shows them"
-            raise UnknownTable("find", table, "it has no ledger in this lake", hint)
+            raise UnknownTable("find", table, "it has no ledger in this lake, which begins with its first row", hint)
         return LakeTable(self._store, table)
 
 

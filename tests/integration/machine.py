@@ -83,6 +83,8 @@ ALTERATIONS = (
         "ALTER TABLE flat RENAME TO gone; ALTER TABLE copied RENAME TO flat; DROP TABLE gone; COMMIT"
     ),
 )
+WAIT_BRIEFLY = "SET lock_timeout = '20ms'"
+"""For whoever holds a table: nobody else is there to let it go."""
 WITHIN = tuple(each for each in ALTERATIONS if not each.startswith(("VACUUM", "BEGIN")))
 """What a transaction may do among other things."""
 REWRITE = (" TYPE bigint", " TYPE timestamp", "gen_random_uuid")
@@ -110,12 +112,13 @@ class Machine(RuleBasedStateMachine):
         self.tide.source = self.tide.database.source(lock_seconds=0.05, settings=self.tide.configurations.table)
         self._sessions: dict[int, pg8000.native.Connection] = {}
         self._open: set[int] = set()
+        self._uncounted: set[int] = set()
         self._waiting: list[Message] = []
         self._rewrites: list[tuple[str, int]] = []
         self._repacking: tuple[str, Repacking] | None = None
         self._copied = False
         self.ticking = Ticking(self.tide, selection=Selection(TABLES))
-        self.tide.run(*SCHEMA, "SET lock_timeout = '20ms'")
+        self.tide.run(*SCHEMA, WAIT_BRIEFLY)
 
     @initialize(rows=st.integers(0, 40))
     def begin(self, rows: int) -> None:
@@ -153,6 +156,7 @@ class Machine(RuleBasedStateMachine):
             session.run(f"SET LOCAL synchronous_commit = {'off' if lazy else 'on'}")
             session.run(how)
             self._open.discard(number)
+            self._uncounted.add(number)
 
     @rule(table=st.sampled_from(TABLES))
     def load(self, table: str) -> None:
@@ -166,7 +170,7 @@ class Machine(RuleBasedStateMachine):
         self._give_up_repacking()
         with suppress(DatabaseError):
             try:
-                self.tide.run("SET lock_timeout = '20ms'", statement.format(table=table, n=n))
+                self.tide.run(statement.format(table=table, n=n))
             except DatabaseError:
                 self.tide.run("ROLLBACK")
                 raise
@@ -239,10 +243,16 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def prove(self) -> None:
-        """Once all that has ended is counted, there is nothing new in what a tick leaves out."""
+        """Once all that has ended is counted, there is nothing new in what a tick leaves out.
+
+        A session in a transaction keeps to itself what it has counted before, until that has ended.
+        """
         for number in self._sessions.keys() - self._open:
             with suppress(*DOWN):
                 self._sessions[number].run("SELECT pg_stat_force_next_flush()")
+                self._uncounted.discard(number)
+        if self._uncounted:
+            return
         for message in self._prove():
             self._work(message, None)
 
@@ -273,6 +283,7 @@ class Machine(RuleBasedStateMachine):
             self.tide.database.close()
             self._postgres.restart(how)
             self.tide.database.reconnect()
+            self.tide.run(WAIT_BRIEFLY)
 
     @rule()
     def expire(self) -> None:
@@ -338,6 +349,7 @@ class Machine(RuleBasedStateMachine):
                 session.close()
         self._sessions.clear()
         self._open.clear()
+        self._uncounted.clear()
 
     def _come_to_rest(self) -> None:
         """Nothing changes any more: after a few ticks none sends a message, and nothing is left unread."""
@@ -458,7 +470,7 @@ class Machine(RuleBasedStateMachine):
         session = self._sessions.get(number)
         if session is None:
             session = self._sessions[number] = connect(self.tide.database.server.credentials(self._name))
-            session.run("SET lock_timeout = '20ms'")
+            session.run(WAIT_BRIEFLY)
         try:
             if begin and number not in self._open:
                 session.run("BEGIN")

@@ -190,6 +190,12 @@ def test_the_status_tells_of_ticks_queues_the_horizon_and_each_table(office: Off
     assert orders["bytes_last_day"] == state.bytes
     assert orders["timestamp"] == state.timestamp
     assert orders["complete_at"] == orders["fresh_as_of"]
+    empty = standing(office, EMPTY)
+    assert (empty["offset"], empty["rows"]) == (0, 0)
+    assert empty["complete_at"] == empty["fresh_as_of"] > "2026"
+    listed = {each["table"]: each for each in json.loads(office.tidelog("tables", "--json"))["tables"]}
+    assert listed[EMPTY]["complete_at"] == listed[EMPTY]["checked_at"] > "2026"
+    assert "it has no rows yet" in office.tidelog("tables")
     shown = office.tidelog("status")
     assert all(words in shown for words in ("last tick", "of 3 tables", "work queue", "horizon", ORDERS))
     with office.tide.database.session() as session:
