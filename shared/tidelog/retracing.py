@@ -56,7 +56,7 @@ def of_rewritten(plan: Planned, leaf: int, horizon: int, now: int) -> Reading:
     if plan.kind == "sweep":
         leaves = tuple(each for each in plan.reading.leaves if each.oid == leaf)
         return msgspec.structs.replace(plan.reading, horizon=horizon, leaves=leaves)
-    return msgspec.structs.replace(plan.reading, horizon=max(horizon, now), leaves=(LeafReading(leaf),))
+    return msgspec.structs.replace(plan.reading, horizon=max(horizon, now), ahead=(), leaves=(LeafReading(leaf),))
 
 
 def again(opened: Findable, reading: Reading) -> Iterator[Part]:

@@ -38,8 +38,9 @@ class _Seen(msgspec.Struct):
         """Add a window. What was seen before stays as it was seen first."""
         bound = (reading.columns, reading.numbers, reading.bound) if leaf.bounded and reading.bound else None
         sight = _Sight(bound, offset)
-        if not leaf.start:
-            self.spans, self.early = [], {}
+        if not leaf.start:  # All below its horizon, and at or above it what it says.
+            self.spans, read = [], set(undelta(reading.ahead))
+            self.early = {xid: seen for xid, seen in self.early.items() if xid >= reading.horizon and xid not in read}
         for xid in undelta(leaf.ahead):
             self.early.setdefault(xid, _Sight(None, 0))  # From before the events that are looked at: nothing is hidden.
         at = leaf.start
@@ -132,9 +133,12 @@ def _looked(
 
 
 def _window(event: Event) -> Reading | None:
-    """Return the reading of a window, which a backfill's or a sweep's is not."""
+    """Return the reading of a window, which a backfill's or a sweep's is not.
+
+    That of a relation that was rewritten is one: it is all that windows have passed, hidden or not.
+    """
     if isinstance(event.what, Planned):
-        return event.what.reading if event.what.kind in WINDOWS and not event.what.instead else None
+        return event.what.reading if event.what.kind in WINDOWS else None
     return event.reading
 
 

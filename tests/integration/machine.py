@@ -167,7 +167,6 @@ class Machine(RuleBasedStateMachine):
     @rule(table=st.sampled_from(TABLES), statement=st.sampled_from(ALTERATIONS), n=st.integers(0, 2))
     def alter(self, table: str, statement: str, n: int) -> None:
         """The table is altered, unless a session holds it."""
-        self._give_up_repacking()
         with suppress(DatabaseError):
             try:
                 self.tide.run(statement.format(table=table, n=n))
@@ -185,7 +184,6 @@ class Machine(RuleBasedStateMachine):
     )
     def alter_within(self, number: int, table: str, statement: str, n: int, *, back: bool) -> None:
         """A session alters a table in its transaction and holds it from then on, or goes back to before it did."""
-        self._give_up_repacking()
         with self._writing(number) as session:
             session.run("SAVEPOINT altering")
             session.run(statement.format(table=table, n=n))

@@ -1,8 +1,8 @@
 """pg_repack, as far as rows, transaction ids and files go: a copy, what is written meanwhile, and the exchange of both.
 
 The extension is not there in each PostgreSQL that tests run on. As it does, this copies a relation under an id of its
-own while a trigger notes what others write, brings the copy up to date under other ids, and exchanges the files; the
-relation keeps its oid. https://reorg.github.io/pg_repack/
+own while a trigger notes what others write and a lock keeps it from being altered, brings the copy up to date under
+other ids, and exchanges the files; the relation keeps its oid. https://reorg.github.io/pg_repack/
 """
 
 from __future__ import annotations
@@ -81,12 +81,14 @@ class Repacking:
 
     def __init__(self, to: Credentials, relation: str) -> None:
         self._session: pg8000.native.Connection = connect(to)
+        self._guard: pg8000.native.Connection = connect(to)
         self._relation = relation
         self._columns = ""
         try:
             self._run("SET lock_timeout = '20ms'", *CLEAN, *WATCH)
             [[self._columns]] = self._session.run(COLUMNS.format(relation=relation))
             self._run(*COPY)
+            self._hold()
         except DatabaseError:
             self.give_up()
             raise
@@ -105,20 +107,28 @@ class Repacking:
         Raises:
             DatabaseError: somebody holds the relation; it can be tried again.
         """
+        self._guard.run("COMMIT")
         try:
-            lock = "LOCK TABLE {relation} IN ACCESS EXCLUSIVE MODE"
-            self._run("BEGIN", lock, *CATCH_UP, *EXCHANGE)
+            self._run("BEGIN", "LOCK TABLE {relation} IN ACCESS EXCLUSIVE MODE", *CATCH_UP, *EXCHANGE)
         except DatabaseError:
             self._run("ROLLBACK")
+            self._hold()
             raise
         self._session.close()
+        self._guard.close()
 
     def give_up(self) -> None:
         """Leave all as it was; if somebody holds the relation, the trigger stays for the next one to remove."""
         with suppress(DatabaseError, InterfaceError, OSError):
+            self._guard.run("ROLLBACK")
             self._run("ROLLBACK", *CLEAN)
-        with suppress(InterfaceError, OSError):
-            self._session.close()
+        for session in (self._session, self._guard):
+            with suppress(InterfaceError, OSError):
+                session.close()
+
+    def _hold(self) -> None:
+        """Let nobody alter it."""
+        self._guard.run(f"BEGIN; LOCK TABLE {self._relation} IN ACCESS SHARE MODE")
 
     def _run(self, *statements: str) -> None:
         for statement in statements:
