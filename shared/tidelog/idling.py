@@ -98,7 +98,7 @@ class Idling:
             return Outset(self._source.relations())
         tallied = self._tallied()
         before = self._or_none(self._memory.read)
-        tallies = tallied.tallies(configuration.version)
+        tallies = tallied.tallies(configuration.version, lake=self._memory.bucket)
         taken = configuration.selection(selection).apply(tallied.relations).tables
         proven = before.idle if before else {}
         calm = [table for table in taken if proven.get(str(table), "") == tallies.get(table)]

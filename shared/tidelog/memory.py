@@ -55,7 +55,7 @@ class Memory:
 
     def __init__(self, s3: S3Client, bucket: str) -> None:
         self._s3 = s3
-        self._bucket = bucket
+        self.bucket = bucket
 
     def read(self) -> Remembered | None:
         """Return what is remembered of the last tick; None where there is nothing.
@@ -66,7 +66,7 @@ class Memory:
         """
         with store_errors("read", KEY):
             try:
-                body = self._s3.get_object(Bucket=self._bucket, Key=KEY)["Body"].read()
+                body = self._s3.get_object(Bucket=self.bucket, Key=KEY)["Body"].read()
             except ClientError as error:
                 if error_code(error) not in _ABSENT:
                     raise
@@ -81,7 +81,7 @@ class Memory:
         """
         body = gzip.compress(msgspec.json.encode(remembered), mtime=0)
         with store_errors("write", KEY):
-            self._s3.put_object(Bucket=self._bucket, Key=KEY, Body=body, ContentType="application/gzip")
+            self._s3.put_object(Bucket=self.bucket, Key=KEY, Body=body, ContentType="application/gzip")
 
 
 def read_remembered(body: bytes) -> Remembered:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from random import uniform
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 _BATCH = 10  # GetParameters takes no more
 _AT_ONCE = 4
+_PASSING = ("ThrottlingException", "TooManyUpdates")
+"""Of which botocore tries the second not again, and the first not for long."""
+_PAUSES = (0.1, 0.4, 1.6)
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -145,11 +150,19 @@ class Parameters:
         return {table: summary for table, summary in kept.items() if summary}
 
     def write(self, table: TableName, summary: Summary) -> int:
-        """Write a table's summary, whatever was there; return the version that it is."""
+        """Write a table's summary, whatever was there; return the version that it is.
+
+        Parameter Store takes some writes a second of an account, and one at a time of a parameter: that passes.
+        """
+        name, value, pauses = self._name(table), msgspec.json.encode(summary).decode(), iter(_PAUSES)
         with store_errors("write the state of", table):
-            return self._ssm.put_parameter(
-                Name=self._name(table), Value=msgspec.json.encode(summary).decode(), Type="String", Overwrite=True
-            )["Version"]
+            while True:
+                try:
+                    return self._ssm.put_parameter(Name=name, Value=value, Type="String", Overwrite=True)["Version"]
+                except ClientError as error:
+                    if error_code(error) not in _PASSING or (seconds := next(pauses, None)) is None:
+                        raise
+                time.sleep(seconds * uniform(0.5, 1.5))  # noqa: S311 - no secret depends on it
 
     def forget(self, table: TableName) -> None:
         """Delete what there is of a table."""

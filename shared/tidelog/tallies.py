@@ -70,16 +70,17 @@ class Tallied(msgspec.Struct, frozen=True):
     """What all of it stands and falls with; None where nothing is counted: on a standby, or with track_counts off."""
     relations: tuple[Relation, ...]
 
-    def tallies(self, configuration: int) -> dict[TableName, str]:
+    def tallies(self, configuration: int, *, lake: str) -> dict[TableName, str]:
         """Return the tally of each table; nothing where nothing is counted.
 
         Args:
             configuration: the version that tables are read by. Another one reads them otherwise.
+            lake: the bucket. Another one has nothing of what was read, though a stack of this name has noted it.
         """
         if self.server is None:
             return {}
         return {
-            relation.table_name: _short(self.server, configuration, relation.tally)
+            relation.table_name: _short(self.server, configuration, lake, relation.tally)
             for relation in self.relations
             if relation.tally
         }

@@ -263,6 +263,15 @@ def test_tables_that_are_read_otherwise_or_for_the_first_time_are_asked_for(tick
     assert ticking.round() == {}
 
 
+def test_what_a_stack_that_was_deleted_has_noted_is_nothing_to_its_successor(ticking: Ticking, aws: Aws) -> None:
+    """It has the same name, so its parameters, and another lake: until a run has succeeded a table is asked for."""
+    tide = ticking.tide
+    assert ticking.round() == {}
+    tide.lake = dataclasses.replace(make_lake(aws.s3, aws.ssm), prefix=tide.lake.prefix)
+    for _ in range(2):
+        assert {message.table for message in ticking.tick()} == {f"public.{name}" for name in ALL}  # And all runs fail.
+
+
 def test_who_asks_for_everything_gets_it(ticking: Ticking) -> None:
     """Nothing is written where nothing is gained; and where nobody looks for idle tables no tally is sent or noted."""
     versions = {table: kept.version for table, kept in ticking.tide.parameters.all_kept()}
@@ -359,5 +368,5 @@ def test_each_table_has_one_turn_in_so_many_ticks(name: str, looks: int, number:
 def test_another_configuration_makes_another_tally_and_a_server_that_does_not_count_none() -> None:
     """Tables are read otherwise by another version."""
     tallied = Tallied("server", (Relation("public", "t", "r", tally="1"),))
-    assert {*tallied.tallies(1).values()} != {*tallied.tallies(0).values()}
-    assert Tallied(None, tallied.relations).tallies(0) == {}
+    assert {*tallied.tallies(1, lake="a").values()} != {*tallied.tallies(0, lake="a").values()}
+    assert Tallied(None, tallied.relations).tallies(0, lake="a") == {}

@@ -52,9 +52,27 @@ def test_a_summary_that_is_none_names_its_remedy(parameters: Parameters, lake: L
         parameters.read(NAMES[0])
 
 
+@pytest.mark.parametrize("code", ["ThrottlingException", "TooManyUpdates"])
+def test_a_store_that_is_busy_is_waited_for(lake: Lake, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Two chunks of a table end at once; or many tables do, for longer than botocore tries. Not for ever."""
+    paused: list[float] = []
+    monkeypatch.setattr("tidelog.parameters.time.sleep", paused.append)
+    process, write = Process(), Step("put_parameter")
+    parameters = Parameters(process.client(lake.ssm), lake.prefix)
+    for _ in range(3):
+        process.at("before", write, refusal(code))
+    assert parameters.write(NAMES[0], Summary()) == 1
+    assert len(paused) == 3
+    assert 1 < sum(paused) < 4
+    for _ in range(4):
+        process.at("before", write, refusal(code))
+    with pytest.raises(StoreUnreachable, match=code):
+        parameters.write(NAMES[0], Summary())
+
+
 @pytest.mark.parametrize("operation", ["get_parameter", "put_parameter"])
 @pytest.mark.parametrize(
-    ("code", "kind"), [("ThrottlingException", StoreUnreachable), ("AccessDeniedException", AccessDenied)]
+    ("code", "kind"), [("InternalServerError", StoreUnreachable), ("AccessDeniedException", AccessDenied)]
 )
 def test_a_store_that_refuses_is_an_error(lake: Lake, operation: str, code: str, kind: type[Exception]) -> None:
     """That names the table."""

@@ -34,7 +34,7 @@ NO_VALUE = {"Ref": "AWS::NoValue"}
 
 
 def holds(condition: Any, conditions: Mapping[str, Any], values: Mapping[str, str]) -> bool:
-    """Evaluate a condition of the template."""
+    """Evaluate a condition of the template or of its rules."""
     match condition:
         case {"Condition": name}:
             return holds(conditions[name], conditions, values)
@@ -44,6 +44,8 @@ def holds(condition: Any, conditions: Mapping[str, Any], values: Mapping[str, st
             return all(holds(other, conditions, values) for other in others)
         case {"Fn::Equals": [one, other]}:
             return value_of(one, values) == value_of(other, values)
+        case {"Fn::EachMemberEquals": [{"Ref": name}, member]}:
+            return all(each == member for each in values[name].split(","))
     raise AssertionError(condition)
 
 

@@ -7,14 +7,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aws_lambda_powertools.shared import constants as powertools
 
-from tests.template.conftest import PUBLIC, ROOT, USER, VARIANTS, Find, refusals_of, statements, truths_of
+from tests.template.conftest import PUBLIC, ROOT, USER, VARIANTS, Find, refusals_of, statements, truths_of, written_with
 from tidelog.errors import InvalidSetting
 from tidelog.settings import read_scheduler_settings, read_worker_settings
 
@@ -50,6 +50,28 @@ def test_parameters_that_need_others_are_refused_without_them(parameters: dict[s
     """Before anything is made of them, in words."""
     [said] = refusals_of({**PUBLIC, **parameters})
     assert said.startswith(refusal)
+
+
+# https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/intrinsic-function-reference-rules.html has
+# Fn::If too, which is refused: https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/921
+OF_RULES = {"Ref", "Fn::And", "Fn::Contains", "Fn::EachMemberEquals", "Fn::EachMemberIn", "Fn::Equals", "Fn::Not"}
+OF_RULES |= {"Fn::Or", "Fn::RefAll", "Fn::ValueOf", "Fn::ValueOfAll"}
+
+
+def test_rules_use_no_function_that_is_refused_there() -> None:
+    """CloudFormation would not even make a change set, and neither linter tells."""
+    rules = written_with({})[0]["Rules"]
+    used = {name for name in keys_of(rules) if name == "Ref" or name.startswith("Fn::")}
+    assert used
+    assert used <= OF_RULES
+
+
+def keys_of(node: Any) -> Iterator[str]:
+    """Yield each key of a part of the template."""
+    if isinstance(node, dict):
+        yield from node
+    for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from keys_of(inner)
 
 
 @pytest.mark.parametrize("command", [("sam", "validate", "--lint", "--template"), ("cfn-lint",)], ids=lambda c: c[0])
