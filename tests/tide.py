@@ -23,7 +23,8 @@ from tidelog.chunking import Chunking
 from tidelog.configurations import Configurations
 from tidelog.connection import ClosingConnection
 from tidelog.credentials import Credentials
-from tidelog.events import Event, Ingested, Remade, Supplied, follows
+from tidelog.events import Event, Ingested, Remade, Supplied
+from tidelog.folding import follows
 from tidelog.glancing import Glances
 from tidelog.ingesting import Ingestion
 from tidelog.lake import read_segment_key

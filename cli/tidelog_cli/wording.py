@@ -44,7 +44,8 @@ def in_words(what: What) -> str:
         case TimelineStarted():
             return _begun(what)
         case Remade():
-            return f"the segment of event {what.of} was lost before it was published, and made again"
+            again = "; what it may lack is read whole" if what.lost else ""
+            return f"the segment of event {what.of} was lost before it was published, and made again{again}"
         case Planned() | Enqueued() | ChunkRead() | ChunkSplit() | ChunksDropped():
             return _of_plan(what)
         case _:

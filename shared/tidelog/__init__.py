@@ -16,8 +16,8 @@ The modules from the outside in:
 - readers: `read` (tables, rows, what is new since), `stored` (a published segment), over `stores`
 - pure: `advice`, `configuration`, `tablesettings`, `limits`, `messages`, `letters`, `settings`, `horizon`, `tables`,
   `selection`, `schema`, `partitions`, `catalog`, `tallies`, `columns`, `stream`, `rows`, `windows`, `planning`,
-  `retracing`, `backfills`, `sweeps`, `hidden`, `plans`, `readings`, `continuity`, `events`, `records`, `state`, `runs`,
-  `lake`, `ranges`, `timestamps`, `quoting`, `lineage`
+  `retracing`, `backfills`, `sweeps`, `hidden`, `plans`, `readings`, `continuity`, `events`, `folding`, `records`,
+  `state`, `runs`, `lake`, `ranges`, `timestamps`, `quoting`, `lineage`
 """
 
 __version__ = "0.1.0"

@@ -193,8 +193,8 @@ class Chunking:
         if now and now.filenode == was.filenode:
             return
 
-        def drop(_: State, plan: OpenPlan) -> ChunksDropped:
-            forgotten = (was.oid,) if plan.kind != "backfill" and now is None else ()
+        def drop(state: State, plan: OpenPlan) -> ChunksDropped:
+            forgotten = (was.oid,) if now is None and (plan.kind != "backfill" or state.hole) else ()
             reason = f"{was.name} {'was emptied' if now else 'is no longer part of the table'}"
             return ChunksDropped(plan.number, _numbers_of(task.plan, plan, was.oid), reason, forgotten)
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from tidelog.events import Event, What, event_after
+from tidelog.events import Event, What
+from tidelog.folding import event_after
 from tidelog.history import History
 from tidelog.lake import event_key
 from tidelog.objects import put_new

@@ -251,7 +251,7 @@ class OpenPlan(msgspec.Struct, frozen=True, omit_defaults=True):
 def opened(what: Planned, offset: int) -> OpenPlan:
     """Return the plan that begins with an event at an offset."""
     plan = OpenPlan(offset, what.kind, what.reading.horizon, what.chunks, what.bytes, request=what.request)
-    if what.kind == "backfill" and not what.span:
+    if what.kind == "backfill" and not what.span and not what.instead:
         plan = msgspec.structs.replace(plan, whole=True)
     if what.kind == "sweep":
         plan = msgspec.structs.replace(plan, complete_at=what.complete_at, then=what.then)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from msgspec.structs import replace
@@ -133,19 +133,19 @@ class Publisher:
             origin = self._ledger.read(table, event.what.of) if isinstance(event.what, Remade) else event
             remade = self._remake(table, origin, event.segment, seconds)
             try:
-                state = self._ledger.append(table, state, Remade(origin.offset, remade), finished=published).state
+                state = self._ledger.append(table, state, remade, finished=published).state
             except OffsetTakenError:
-                self._segments.abort(remade)
+                self._segments.abort(remade.segment)
                 raise
-            self._segments.publish(remade)
+            self._segments.publish(remade.segment)
         return state
 
-    def _remake(self, table: TableName, committed: Event, lost: Segment, seconds: float) -> Segment:
+    def _remake(self, table: TableName, committed: Event, lost: Segment, seconds: float) -> Remade:
         with (
             self._source.open(table, seconds=seconds, after=committed.state) as opened,
             self._segments.prepare(lost.key) as upload,
         ):
-            parts = self._parts(opened, table, committed, lost)
+            parts, missing = self._parts(opened, table, committed, lost)
             rows = sum(opened.copy(part.leaf, part.window, upload) for part in parts)
             document = opened.table.document()
             self._segments.describe(table, document)
@@ -156,24 +156,35 @@ class Publisher:
         except BaseException:
             self._segments.abort(remade)
             raise
-        return remade
+        return Remade(committed.offset, remade, tuple(sorted(missing)))
 
-    def _parts(self, opened: OpenTable, table: TableName, committed: Event, lost: Segment) -> Iterable[Part]:
-        """Return the windows that a committed segment was read from."""
+    def _parts(
+        self, opened: OpenTable, table: TableName, committed: Event, lost: Segment
+    ) -> tuple[Sequence[Part], set[int]]:
+        """Return the windows that a committed segment was read from, and the relations of which they don't have all."""
         if isinstance(committed.what, ChunkRead):
             return self._parts_of_chunk(opened, table, committed.what, read_segment_key(lost.key)[1].horizon)
         if committed.reading is None:
             reason = "its upload was aborted before it was published, and tidelog has not read its rows itself"
             raise UnreadableData("publish", lost.key, reason, "Write its rows again under the next sequential id")
-        return again(opened, committed.reading)
+        if not is_same(opened, committed.reading):
+            return (), set()
+        parts = list(again(opened, committed.reading))
+        return parts, {leaf.oid for leaf in committed.reading.leaves} - {part.leaf.oid for part in parts}
 
-    def _parts_of_chunk(self, opened: OpenTable, table: TableName, read: ChunkRead, horizon: int) -> Iterable[Part]:
-        """Return the windows of a chunk; of a relation that was rewritten since, all pages have to do."""
+    def _parts_of_chunk(
+        self, opened: OpenTable, table: TableName, read: ChunkRead, horizon: int
+    ) -> tuple[Sequence[Part], set[int]]:
+        """Return the windows of a chunk, and the relations of which they don't have all.
+
+        Of one that was rewritten since, all pages are read, and that may not do: pg_repack gives rows other ids.
+        """
         plan = self._ledger.read(table, read.plan).what
         if not isinstance(plan, Planned) or not is_same(opened, plan.reading):
-            return ()
+            return (), set()
         filenodes = {leaf.oid: leaf.filenode for leaf in opened.table.leaves}
-        parts = chunk_parts(opened.table, plan, read.chunk, horizon)
-        if read.chunk.leaf and filenodes.get(read.chunk.leaf) != plan.leaf(read.chunk.leaf).filenode:
-            return (replace(part, window=replace(part.window, pages=None)) for part in parts)
-        return parts
+        parts, of = list(chunk_parts(opened.table, plan, read.chunk, horizon)), read.chunk.leaf
+        if of and filenodes.get(of) != plan.leaf(of).filenode:
+            return [replace(part, window=replace(part.window, pages=None)) for part in parts], {of}
+        wanted = {of} if of else {leaf.oid for leaf in plan.reading.leaves}
+        return parts, wanted - {part.leaf.oid for part in parts}

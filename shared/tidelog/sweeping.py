@@ -66,7 +66,9 @@ class Sweeping:
     def _sweep(self, wanted: Sweep, deadline: float) -> Run:
         table = wanted.table_name
         state, _ = self._publisher.finish_last(table, seconds=deadline - time.monotonic())
-        state = self._dispatch.send_unsent(table, state, finished=state.offset)
+        if self._dispatch.send_unsent(table, state, finished=state.offset) is not state:
+            # Chunks may have been committed in between, and not be published.
+            state, _ = self._publisher.finish_last(table, seconds=deadline - time.monotonic())
         if any(plan.kind == "sweep" for plan in state.plans):
             return _run(table, state, "waiting", "a sweep is under way")
         if state.is_swept and not wanted.request:

@@ -21,7 +21,7 @@ from tests.ticking import Ticking
 from tests.tide import SECONDS, Database, Server, Tide, connect, wait_for
 from tidelog.chunking import Chunking
 from tidelog.errors import DatabaseBusy, NotIngestible, Retryable, UnknownTable
-from tidelog.events import Event, PartitionsChanged, SchemaChanged, TimelineStarted
+from tidelog.events import Event, PartitionsChanged, Remade, SchemaChanged, TimelineStarted
 from tidelog.letters import Received
 from tidelog.limits import Limits
 from tidelog.messages import Message, ReadChunk, Sweep, decode
@@ -514,7 +514,7 @@ def announces(event: Event) -> bool:
     match event.what:
         case ChunksDropped() | TimelineStarted() | SchemaChanged(again=True):
             return True
-        case PartitionsChanged(again=again):
+        case PartitionsChanged(again=again) | Remade(lost=again):
             return bool(again)
         case Planned(kind=kind, instead=instead, lost=lost, reason=reason):
             return kind != "backfill" and bool(instead or lost or "come twice" in reason)

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from tests.faults import COMMIT, PUBLISH, KilledError, Process
 from tests.integration.test_backfills import asked, backfill
 from tests.integration.test_time_bounds import BOUNDED, set_bound
 from tests.tide import LIMITS, Tide
 from tidelog.events import Event
 from tidelog.history import History
 from tidelog.limits import Limits
+from tidelog.messages import Message, ReadChunk
 from tidelog.plans import ChunksDropped, Planned
 from tidelog.readings import undelta
+from tidelog.runs import Run
+from tidelog.sweeping import Sweeping
 from tidelog.tables import TableName
 
 OLD = 2000
 NAME = TableName("public", "t")
 TIGHT = replace(BOUNDED, look_back=0.2)
 """The bound follows at once."""
+SMALL = replace(BOUNDED, chunk_bytes=4 * 8192)
 
 
 @pytest.fixture
@@ -401,3 +407,37 @@ def test_a_partition_that_left_with_hidden_rows_is_read_whole_when_it_comes_back
     tide.run("ALTER TABLE t ATTACH PARTITION t1 FOR VALUES IN (1)")
     tide.ingest(limits=BOUNDED)
     assert {row["id"] for row in tide.rows()} == {1, 2, 3, 4, 5, 6}
+
+
+def test_a_chunk_that_is_committed_while_a_sweep_sends_what_is_left_is_published(
+    bounded: Tide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep's event says up to where all is published; the chunk's worker has died before it was."""
+    sending, chunk, sweeper = Process(), Process(), Process()
+    sending.at("after", COMMIT, sending.kill)
+    chunk.at("before", PUBLISH, chunk.kill)
+    real, chunks = Sweeping._sweep, list[Message]()
+
+    def read_first() -> None:
+        with pytest.raises(KilledError):
+            bounded.read_chunks(chunks[:1], source=bounded.database.source(), s3=chunk.client(bounded.lake.s3))
+
+    def meanwhile(sweeping: Sweeping, *arguments: Any) -> Run:
+        other = {"source": bounded.database.source(), "s3": sending.client(bounded.lake.s3)}
+        with pytest.raises(KilledError):  # The plan of a backfill is there, and nobody knows whether it was sent.
+            backfill(bounded, asked(all=True), limits=SMALL, **other)
+        [plan] = bounded.state().plans
+        chunks.extend(
+            ReadChunk(version=1, type="backfill", table="public.t", plan=plan.number, chunk=number)
+            for number in plan.pending
+        )
+        sweeper.at("before", COMMIT, read_first)
+        return real(sweeping, *arguments)
+
+    monkeypatch.setattr(Sweeping, "_sweep", meanwhile)
+    bounded.sweep(request="r", limits=SMALL, s3=sweeper.client(bounded.lake.s3))
+    monkeypatch.undo()
+    bounded.read_chunks([*chunks, *bounded.outbox.take()], limits=SMALL)
+    bounded.ingest(limits=BOUNDED)
+    committed = {event.segment.key for event in bounded.events() if event.segment}
+    assert committed == set(bounded.lake.keys("data/"))

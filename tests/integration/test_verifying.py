@@ -19,7 +19,8 @@ from tests.integration.test_backfills import asked, backfill
 from tests.integration.test_time_bounds import BOUNDED, set_bound
 from tests.stack.test_local import ODD
 from tests.tide import LIMITS, Tide
-from tidelog.events import Event, What, fold
+from tidelog.events import Event, What
+from tidelog.folding import fold
 from tidelog.lake import event_key
 from tidelog.parameters import summarize
 from tidelog.records import decode, encode, sealed

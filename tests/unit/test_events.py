@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tidelog import events, records
+from tidelog import folding, records
 from tidelog.events import (
     Advanced,
     Event,
@@ -190,7 +190,7 @@ WHATS: st.SearchStrategy[What] = st.one_of(
 
 def after(before: State, what: What) -> Event:
     """Return the event that follows on a state."""
-    return events.event_after(before, what, table="public.t", at="2026-11-23T12:00:00+00:00", run="r", finished=0)
+    return folding.event_after(before, what, table="public.t", at="2026-11-23T12:00:00+00:00", run="r", finished=0)
 
 
 @given(STATES, WHATS)
@@ -226,9 +226,9 @@ def test_an_event_names_the_one_before_it(before: State, first: What, then: What
     other = records.sealed(msgspec.structs.replace(one, at="another time"))
     two = records.sealed(after(one.state, then))
     assert two.previous == one.digest
-    assert events.follows(one.state, two)
-    assert not events.follows(other.state, two)
-    assert not events.follows(before, two)
+    assert folding.follows(one.state, two)
+    assert not folding.follows(other.state, two)
+    assert not folding.follows(before, two)
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"version":1}', b"\xff"])
@@ -245,7 +245,7 @@ def test_every_event_takes_the_next_offset_and_carries_the_state_after_it(before
     for number, what in enumerate(whats, 1):
         event = after(state, what)
         assert event.offset == event.state.offset == before.offset + number
-        assert events.follows(state, event)
+        assert folding.follows(state, event)
         state = event.state
 
 
@@ -258,7 +258,7 @@ def test_a_reading_moves_the_window(before: State, reading: Reading, segment: Se
         (Advanced(reading), before.sequential_id, before.schema),
     ]
     for what, sequential_id, schema in cases:
-        state = events.fold(before, what)
+        state = folding.fold(before, what)
         assert (state.timeline, state.sequential_id, state.schema) == (before.timeline, sequential_id, schema)
         assert (state.horizon, state.ahead, state.timestamp) == (reading.horizon, reading.ahead, reading.timestamp)
         assert (state.bound, state.read_at) == (reading.next_bound, reading.began if reading.below else reading.read_at)
@@ -271,18 +271,18 @@ def test_a_reading_moves_the_window(before: State, reading: Reading, segment: Se
 @given(STATES, TEXT, READINGS)
 def test_a_table_that_is_read_again_counts_as_never_read(before: State, schema: str, reading: Reading) -> None:
     """Its window stays where it is in order; what the next reading leaves out is no longer remembered of it."""
-    state = events.fold(before, SchemaChanged(schema, "what", "why", again=True))
+    state = folding.fold(before, SchemaChanged(schema, "what", "why", again=True))
     assert (state.leaves, state.past, state.schema) == ((), {}, schema)
     assert all(plan.kind == "backfill" for plan in state.plans)
     kept = msgspec.structs.replace(before, offset=before.offset + 1, leaves=(), past={}, schema=schema)
     assert msgspec.structs.replace(state, plans=before.plans) == kept
-    assert events.fold(state, Advanced(reading)).past == {}
+    assert folding.fold(state, Advanced(reading)).past == {}
 
 
 @given(STATES, READINGS)
 def test_a_relation_that_goes_is_remembered_until_it_comes_back(before: State, reading: Reading) -> None:
     """With the horizon up to which it was read, not the one at which it was missed."""
-    state = events.fold(before, Advanced(reading))
+    state = folding.fold(before, Advanced(reading))
     now = {leaf.oid for leaf in reading.leaves}
     assert set(state.past) == (set(before.past) | set(before.leaves)) - now
     for oid, past in state.past.items():
@@ -292,7 +292,7 @@ def test_a_relation_that_goes_is_remembered_until_it_comes_back(before: State, r
 @given(STATES, planned(st.sampled_from(["snapshot", "increment"]), st.none()))
 def test_a_large_reading_moves_the_window_at_once(before: State, what: Planned) -> None:
     """As the same reading in one piece does, though its chunks are still to be read: increments go on meanwhile."""
-    state, moved = events.fold(before, what), events.fold(before, Advanced(what.reading))
+    state, moved = folding.fold(before, what), folding.fold(before, Advanced(what.reading))
     assert msgspec.structs.replace(state, plans=before.plans) == msgspec.structs.replace(moved, schema=what.schema)
     assert [plan.number for plan in state.plans[len(before.plans) :]] == [before.offset + 1] * (what.chunks > 0)
 
@@ -309,7 +309,7 @@ def test_a_backfill_never_moves_the_watermark_or_the_sequential_id(before: State
     That one is remembered: a window that was read before it may have seen the relation's old file.
     """
     assume(not is_reading(what))
-    state = events.fold(before, what)
+    state = folding.fold(before, what)
     moved: dict[str, Any] = {"offset": before.offset + 1, "plans": state.plans}
     if isinstance(what, Planned) and what.instead:
         moved["rewritten"] = before.offset + 1
@@ -324,7 +324,7 @@ def test_a_backfill_never_moves_the_watermark_or_the_sequential_id(before: State
 @given(STATES, PLAN_EVENTS)
 def test_an_event_on_a_plan_leaves_the_other_plans_alone(before: State, what: PlanEvent) -> None:
     """Each is found by its number, as long as it is open."""
-    state = events.fold(before, what)
+    state = folding.fold(before, what)
     of = what.plan if not isinstance(what, Planned) else what.instead.plan if what.instead else 0
     assert [plan for plan in state.plans if plan.number not in (of, before.offset + 1)] == [
         plan for plan in before.plans if plan.number not in (of, before.offset + 1)
@@ -335,7 +335,7 @@ def test_an_event_on_a_plan_leaves_the_other_plans_alone(before: State, what: Pl
 @given(STATES, st.integers(2, 9), DATABASES)
 def test_a_timeline_from_nothing_drops_the_plans(before: State, timeline: int, database: Database) -> None:
     """Everything is read again anyhow."""
-    assert events.fold(before, TimelineStarted(timeline, "why", database, None)).plans == ()
+    assert folding.fold(before, TimelineStarted(timeline, "why", database, None)).plans == ()
 
 
 @given(STATES, st.integers(2, 9), DATABASES, STATES)
@@ -343,7 +343,7 @@ def test_a_timeline_that_resumes_reads_plans_on_below_the_earlier_horizon(
     before: State, timeline: int, database: Database, resume: State
 ) -> None:
     """As they stood then, what was read since included; backfills as they stand now."""
-    state = events.fold(before, TimelineStarted(timeline, "why", database, resume))
+    state = folding.fold(before, TimelineStarted(timeline, "why", database, resume))
     plans = [msgspec.structs.replace(plan, sent=False) for plan in resume.plans if plan.kind != "backfill"]
     plans += [plan for plan in before.plans if plan.kind == "backfill"]
     for plan, was in zip(state.plans, plans, strict=True):
@@ -355,7 +355,7 @@ def test_a_timeline_starts_from_nothing_or_from_an_earlier_state(
     before: State, timeline: int, database: Database, resume: State | None
 ) -> None:
     """Sequential ids go on counting, and the schema document is still the last one."""
-    state = events.fold(before, TimelineStarted(timeline, "why", database, resume))
+    state = folding.fold(before, TimelineStarted(timeline, "why", database, resume))
     start = resume or State()
     assert (state.timeline, state.database) == (timeline, database)
     assert (state.sequential_id, state.schema) == (before.sequential_id, before.schema)
@@ -376,7 +376,8 @@ def test_other_events_leave_the_window_where_it_is(before: State, segment: Segme
     moved: dict[str, Any] = {"offset": before.offset + 1}
     others: list[tuple[What, dict[str, Any]]] = [
         (Remade(before.offset, segment), {}),
-        (SchemaChanged(text, "what", "why", remedy="do"), {"schema": text}),
+        (SchemaChanged(text, "what"), {"schema": text}),
+        (SchemaChanged(text, "what", "why", remedy="do"), {"schema": text, "past": {}}),
         (PartitionsChanged(text, "what"), {"partitions": text}),
         (
             Supplied(segment, before.sequential_id + 1, text),
@@ -389,13 +390,13 @@ def test_other_events_leave_the_window_where_it_is(before: State, segment: Segme
         ),
     ]
     for what, changes in others:
-        assert events.fold(before, what) == msgspec.structs.replace(before, **moved, **changes)
+        assert folding.fold(before, what) == msgspec.structs.replace(before, **moved, **changes)
 
 
 @given(STATES, st.lists(st.integers(0, 9), max_size=3).map(tuple))
 def test_a_partition_that_may_have_been_altered_counts_as_never_read(before: State, again: tuple[int, ...]) -> None:
     """Where the others are read from is left alone."""
-    state = events.fold(before, PartitionsChanged("these", "what", again))
+    state = folding.fold(before, PartitionsChanged("these", "what", again))
     assert state.leaves == tuple(oid for oid in before.leaves if oid not in again)
     assert state.past == {oid: past for oid, past in before.past.items() if oid not in again}
     kept = msgspec.structs.replace(state, leaves=before.leaves, past=before.past, partitions=before.partitions)

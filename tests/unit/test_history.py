@@ -11,7 +11,7 @@ from typing import BinaryIO
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidelog.events import event_after
+from tidelog.folding import event_after
 from tidelog.history import History
 from tidelog.lake import event_key
 from tidelog.plans import Enqueued

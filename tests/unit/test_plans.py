@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.unit.test_events import READINGS, SEGMENTS, TEXT
-from tidelog.events import What, fold
+from tidelog.events import What
+from tidelog.folding import fold
 from tidelog.plans import (
     Chunk,
     ChunkRead,

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from tidelog.events import Event, Ingested, Snapshotted, TimelineStarted, What, event_after
+from tidelog.events import Event, Ingested, Snapshotted, TimelineStarted, What
+from tidelog.folding import event_after
 from tidelog.hidden import Hidden
 from tidelog.plans import Dropped, Planned
 from tidelog.readings import LeafReading, Reading, Segment, deltas, undelta

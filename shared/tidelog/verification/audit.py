@@ -17,8 +17,8 @@ from tidelog.events import (
     Snapshotted,
     Supplied,
     TimelineStarted,
-    follows,
 )
+from tidelog.folding import follows
 from tidelog.lake import Position, event_key, read_segment_key
 from tidelog.plans import ChunkRead, ChunksDropped, ChunkSplit, Enqueued, Planned
 from tidelog.readings import Segment
