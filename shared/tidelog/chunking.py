@@ -151,6 +151,7 @@ class Chunking:
                 self._check_leaf(opened, task)
             with self._segments.prepare(self._key(task)) as upload:
                 last, rows = _copy(opened, task, upload)
+                opened.confirm()
                 document = opened.table.document()
                 segment = upload.finish(document.fingerprint, rows) if rows else None
         if segment:

@@ -162,6 +162,7 @@ class Ingestion:
                 segment = self._prepare(opened, base.state, plan, schema) if plan.rows else None
                 if segment:
                     uncommitted.callback(self._segments.abort, segment)
+                opened.confirm()
             if plan.unproven:
                 raise _UnprovenError(plan.unproven)
             if not plan.whole or plan.snapshot.standby:  # A standby may not have what its primary has counted.

@@ -122,6 +122,18 @@ class OpenTable:
         yield from pull(lambda sink: self.copy(leaf, window, sink))
         self.cut = False
 
+    def confirm(self) -> None:
+        """Hold that what was read by its name is what was described: no lock keeps a schema from being renamed.
+
+        Raises:
+            DatabaseBusy: another relation has the name of one by now.
+        """
+        names = msgspec.json.encode([{"oid": leaf.oid, "name": leaf.table_name.sql} for leaf in self.table.leaves])
+        self._follow_deadline()
+        question = "SELECT bool_and(to_regclass(name) IS NOT DISTINCT FROM oid::regclass) FROM json_to_recordset"
+        if one(self._connection, f"{question}({literal(names.decode())}) AS relation(oid oid, name text)") is False:
+            raise DatabaseBusy("read", self.table.table_name, "a schema was renamed meanwhile", "It is tried again")
+
     def tell(self, question: str, sink: Sink) -> None:
         """Write the answer to any question to a sink: a line for each row, with tabs between its values."""
         self._copy_out(f"COPY ({question}) TO STDOUT", Rows(sink))

@@ -147,6 +147,7 @@ class Publisher:
         ):
             parts, missing = self._parts(opened, table, committed, lost)
             rows = sum(opened.copy(part.leaf, part.window, upload) for part in parts)
+            opened.confirm()
             document = opened.table.document()
             self._segments.describe(table, document)
             remade = upload.finish(document.fingerprint, rows)

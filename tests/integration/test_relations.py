@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from pg8000.exceptions import DatabaseError
@@ -10,6 +11,7 @@ from pg8000.exceptions import DatabaseError
 from tests.tide import LIMITS, SECONDS, Tide, wait_for
 from tidelog.catalog import read_relations
 from tidelog.errors import DatabaseBusy, NotIngestible, UnknownTable
+from tidelog.opening import OpenTable
 from tidelog.selection import Selection
 from tidelog.tables import TableName
 
@@ -309,3 +311,38 @@ def test_a_connection_that_broke_is_opened_again(tide: Tide) -> None:
     )
     tide.run("INSERT INTO t VALUES (2)")
     assert tide.ingest(limits=LIMITS).rows == 1
+
+
+SWAPPED = (
+    "ALTER SCHEMA parts RENAME TO other",
+    "ALTER SCHEMA spare RENAME TO parts",
+    "ALTER SCHEMA other RENAME TO spare",
+)
+
+
+@pytest.mark.parametrize("step", ["find", "copy"])
+def test_a_partition_whose_schema_is_exchanged_while_it_is_read_is_read_again(
+    tide: Tide, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """No lock on a table keeps its schema from being renamed: another table of the same shape has its name by then."""
+    tide.run(
+        *("CREATE SCHEMA parts", "CREATE SCHEMA spare", "CREATE TABLE spare.p1 (id int, part int)"),
+        "CREATE TABLE t (id int, part int) PARTITION BY LIST (part)",
+        "CREATE TABLE p0 PARTITION OF t FOR VALUES IN (0)",
+        "CREATE TABLE parts.p1 PARTITION OF t FOR VALUES IN (1)",
+        "INSERT INTO t VALUES (0, 0), (1, 1)",
+    )
+    tide.ingest()
+    tide.run("INSERT INTO t VALUES (2, 0), (3, 1)")
+    real, swaps = getattr(OpenTable, step), list(SWAPPED)
+
+    def swapping(self: OpenTable, *arguments: Any) -> Any:
+        tide.run("SELECT 1", *swaps)
+        swaps.clear()
+        return real(self, *arguments)
+
+    monkeypatch.setattr(OpenTable, step, swapping)
+    with pytest.raises(DatabaseBusy):
+        tide.ingest()
+    assert tide.ingest().rows == 2
+    assert tide.values("id") == [0, 1, 2, 3]
