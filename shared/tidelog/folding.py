@@ -33,7 +33,7 @@ from tidelog.plans import (
     continued,
     opened,
 )
-from tidelog.readings import Reading, Segment
+from tidelog.readings import Reading, Segment, deltas, undelta
 from tidelog.state import Past, State, Swept
 from tidelog.windows import log_offset
 
@@ -119,6 +119,19 @@ def _read(before: State, reading: Reading, *, schema: str | None, sequential_id:
     )
 
 
+def _apart(state: State, reading: Reading) -> State:
+    """Return a state in which those relations go on by themselves of which a plan does not read all that it emits.
+
+    They are new to the table, and it has emitted ids of others at or above the horizon up to which its chunks read.
+    """
+    emitted, apart = set(undelta(reading.ahead)), dict[int, Past]()
+    for leaf in reading.leaves:
+        if emitted - (ahead := set(undelta(leaf.ahead))):
+            apart[leaf.oid] = Past(reading.horizon, deltas(xid for xid in ahead if xid >= reading.horizon))
+    leaves = tuple(oid for oid in state.leaves if oid not in apart)
+    return msgspec.structs.replace(state, leaves=leaves, past=state.past | apart)
+
+
 def _later(before: State, reading: Reading) -> str | None:
     return max(before.wal_position, reading.wal_position, key=log_offset)
 
@@ -166,6 +179,7 @@ def _carried_on(before: State, what: PlanEvent) -> State:
         case Planned():
             if what.kind in WINDOWS and not what.instead:
                 after = _read(before, what.reading, schema=what.schema, sequential_id=before.sequential_id)
+                after = _apart(after, what.reading)
             else:
                 rewritten = before.offset + 1 if what.instead else before.rewritten
                 after = msgspec.structs.replace(before, wal_position=_later(before, what.reading), rewritten=rewritten)

@@ -117,10 +117,6 @@ def plan_windows(
     emitted = {xid for _, window in windows for xid in window.ahead} | set(undelta(state.ahead))
     emitted = {xid for xid in emitted if xid >= snapshot.horizon}
     work = {leaf.oid: _work(opened, leaf, window, limits.chunk_bytes) for leaf, window in windows}
-    windows = [
-        (leaf, window) for leaf, window in windows if work[leaf.oid] <= limits.chunk_bytes or _holds(window, emitted)
-    ]
-    work = {leaf.oid: work[leaf.oid] for leaf, _ in windows}
     some = any(window.start < snapshot.horizon for _, window in windows)  # that chunks, which read below it, would find
     if some and sum(work.values()) > limits.chunk_bytes:
         return _in_chunks(opened, state, windows, emitted, _Work(work, strategy.columns, limits, quiet))
@@ -172,15 +168,6 @@ def _of_columns(state: State, table: Table) -> State:
     return replace(state, timestamp=None, bound=None)
 
 
-def _holds(window: Window, emitted: set[int]) -> bool:
-    """Say whether a window leaves out all ids at or above the horizon that are emitted.
-
-    One of a relation that is new to the table does not. Chunks can't read it before the horizon has passed them: they
-    sort before increments of the same horizon, and those may hold older versions. Until then it counts as not read.
-    """
-    return emitted <= set(window.ahead)
-
-
 def _work(opened: Findable, leaf: Leaf, window: Window, chunk_bytes: int) -> float:
     """Return what a window costs at least, in bytes that are read."""
     if not window.start:
@@ -206,11 +193,11 @@ def _in_chunks(
 ) -> Plan:
     """Cut windows into chunks, all below the horizon. Their pages are gone through anyway: a bound would save nothing.
 
-    Rows at or above the horizon that are there already are the next window's, so its bound in time must not lie behind
-    them. Where nobody can tell when their transactions got their ids, a day has to do.
+    Rows at or above the horizon that are there already are the next window's; of a relation that is new to the table so
+    are those of ids that were emitted of others. Its bound in time must not lie behind them. Where nobody can tell when
+    their transactions got their ids, a day has to do.
     """
     table, snapshot, limits = opened.table, opened.snapshot, work.limits
-    windows = [(leaf, window) for leaf, window in windows if _holds(window, emitted)]
     size = sum(work.bytes.values()) / 2**20
     strategy = Strategy("chunks", work.columns, f"it is too much for one run ({size:,.0f} MiB to read)")
     windows = [(leaf, replace(window, bound=None) if work.bytes[leaf.oid] else window) for leaf, window in windows]

@@ -16,7 +16,7 @@ rows above the horizon are the next window's."""
 
 
 class Past(msgspec.Struct, frozen=True):
-    """Up to where a relation was read that the table has no more, in case it comes back."""
+    """Up to where a relation was read that goes on by itself: the table has it no more, or it is new to the table."""
 
     horizon: int
     ahead: tuple[int, ...] = ()

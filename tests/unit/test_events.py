@@ -291,9 +291,19 @@ def test_a_relation_that_goes_is_remembered_until_it_comes_back(before: State, r
 
 @given(STATES, planned(st.sampled_from(["snapshot", "increment"]), st.none()))
 def test_a_large_reading_moves_the_window_at_once(before: State, what: Planned) -> None:
-    """As the same reading in one piece does, though its chunks are still to be read: increments go on meanwhile."""
+    """As the same reading in one piece does, though its chunks are still to be read: increments go on meanwhile.
+
+    But for relations whose windows don't leave out all ids that are emitted: chunks can't read those, which lie above.
+    """
     state, moved = folding.fold(before, what), folding.fold(before, Advanced(what.reading))
-    assert msgspec.structs.replace(state, plans=before.plans) == msgspec.structs.replace(moved, schema=what.schema)
+    emitted, apart = set(undelta(what.reading.ahead)), dict[int, Past]()
+    for leaf in what.reading.leaves:
+        if not emitted <= set(undelta(leaf.ahead)):
+            above = [xid for xid in undelta(leaf.ahead) if xid >= what.reading.horizon]
+            apart[leaf.oid] = Past(what.reading.horizon, deltas(above))
+    leaves = tuple(oid for oid in moved.leaves if oid not in apart)
+    expected = msgspec.structs.replace(moved, schema=what.schema, leaves=leaves, past=moved.past | apart)
+    assert msgspec.structs.replace(state, plans=before.plans) == expected
     assert [plan.number for plan in state.plans[len(before.plans) :]] == [before.offset + 1] * (what.chunks > 0)
 
 
