@@ -251,9 +251,9 @@ class Tide:
         """Return what a worker does."""
         return Jobs(self.parts(**parts))
 
-    def ingest(self, table: str = "public.t", **parts: Any) -> Run:
+    def ingest(self, table: str = "public.t", *, calm: datetime | None = None, **parts: Any) -> Run:
         """Run a table once."""
-        return self.ingestion(**parts).ingest(TableName.parse(table), seconds=SECONDS)
+        return self.ingestion(**parts).ingest(TableName.parse(table), seconds=SECONDS, calm=calm)
 
     def sweep(self, table: str = "public.t", *, request: str = "", **parts: Any) -> Run:
         """Have a table swept, up to its messages."""

@@ -51,6 +51,10 @@ class Outset(msgspec.Struct, frozen=True):
     idle: frozenset[TableName] = frozenset()
     looks: frozenset[TableName] = frozenset()
 
+    def calm_at(self, table: TableName) -> datetime | None:
+        """Return when the last tick was at which a table was idle; None where that is not known."""
+        return self.before.calm_at(table) if self.before else None
+
 
 class Idling:
     """Finds out before a tick which tables are idle, and remembers it for the next one.
@@ -135,7 +139,8 @@ class Idling:
         asked = {table: before.get(str(table), now) for table in tables}
         remembered = {str(table): since for table, since in asked.items()}
         read = {str(table): outset.tallies[table] for table in idle}
-        self._memory.write(Remembered(VERSION, number, due, now, remembered, read))
+        calm = {str(table): at for table in tables if (at := outset.calm_at(table))}
+        self._memory.write(Remembered(VERSION, number, due, now, remembered, read, calm))
         return asked if outset.before else {}
 
     def _tallied(self) -> Tallied:

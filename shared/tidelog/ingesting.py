@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from contextlib import ExitStack
+from datetime import datetime
 from typing import Literal
 
 import msgspec
@@ -87,7 +88,14 @@ class Ingestion:
         self._altering = Altering(parts, tell)
 
     def ingest(
-        self, table: TableName, *, seconds: float, for_sweep: bool = False, noted: Noted = "in time", tally: str = ""
+        self,
+        table: TableName,
+        *,
+        seconds: float,
+        for_sweep: bool = False,
+        noted: Noted = "in time",
+        tally: str = "",
+        calm: datetime | None = None,
     ) -> Run:
         """Ingest what is new in a table, or plan that it be read in chunks.
 
@@ -98,6 +106,7 @@ class Ingestion:
                 that is an event too.
             noted: whether the summary says when this run was, if nothing is new.
             tally: of the table before the run was asked for; noted if all of that is read.
+            calm: when the last tick was that found nothing new in it, where that is known.
 
         Raises:
             TidelogError: why it could not be; nothing is visible of it, or all is.
@@ -110,7 +119,9 @@ class Ingestion:
         committed: frozenset[int] | None = None
         for _ in range(_ATTEMPTS):
             try:
-                return self._run(table, deadline, quiet, committed, for_sweep=for_sweep, noted=noted, tally=tally)
+                return self._run(
+                    table, deadline, quiet, committed, for_sweep=for_sweep, noted=noted, tally=tally, calm=calm
+                )
             except _NotQuietError as found:
                 quiet = found.since
                 self._source.pass_horizon(quiet.next, _QUIET_SECONDS)
@@ -148,6 +159,7 @@ class Ingestion:
         for_sweep: bool,
         noted: Noted,
         tally: str,
+        calm: datetime | None,
     ) -> Run:
         state, known = self._publisher.finish_last(table, seconds=deadline - time.monotonic())
         if self._dispatch.send_unsent(table, state, finished=state.offset) is not state:
@@ -156,7 +168,7 @@ class Ingestion:
         base = _Base(state, known, state.offset)
         with ExitStack() as uncommitted:
             with self._source.open(table, seconds=deadline - time.monotonic(), after=base.state) as opened:
-                base = replace(base, state=self._settle(opened, base))
+                base = replace(base, state=self._settle(opened, base, calm))
                 plan = plan_windows(opened, base.state, self._limits, quiet, committed)
                 schema = opened.table.document().fingerprint
                 segment = self._prepare(opened, base.state, plan, schema) if plan.rows else None
@@ -216,9 +228,11 @@ class Ingestion:
         after = self._dispatch.send_unsent(table, after, finished=base.finished)
         return replace(_outcome(table, "planned", after, plan), plan=event.offset, chunks=planned.chunks)
 
-    def _settle(self, opened: OpenTable, base: _Base) -> State:
+    def _settle(self, opened: OpenTable, base: _Base, calm: datetime | None) -> State:
         """Record a break in the transaction ids, and what was altered, before anything is read."""
-        state = self._timelines.record(opened, base.state, finished=base.finished)
+        read = base.known.checked_at if base.known else None
+        seen = max((at for at in (calm, datetime.fromisoformat(read) if read else None) if at), default=None)
+        state = self._timelines.record(opened, base.state, finished=base.finished, seen=seen)
         return self._altering.record(opened, state, finished=base.finished)
 
     def _advance(self, table: TableName, base: _Base, plan: Plan, *, for_sweep: bool) -> State:

@@ -37,6 +37,12 @@ class Remembered(msgspec.Struct, frozen=True):
     """The tables that may have changed; since when that is so without a tick at which they were idle."""
     idle: dict[str, str]
     """The others, each with its tally, up to which it was read."""
+    calm: dict[str, datetime] = {}
+    """Of those that may have changed, when the last tick was at which they were idle."""
+
+    def calm_at(self, table: TableName) -> datetime | None:
+        """Return when the last tick was at which a table was idle; None where that is not known."""
+        return self.at if str(table) in self.idle else self.calm.get(str(table))
 
     def fresh(self, table: TableName, read: str | None) -> str | None:
         """Return as of when a table is fresh that was read at some time (ISO 8601): as of the tick if it was idle."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -69,6 +70,8 @@ class Ingest(_Message, frozen=True):
     """What the server had counted of the table when it was sent: a run that leaves nothing unread notes it."""
     look: bool = False
     """Whether the server has counted nothing new: where that is so, nothing has to be noted."""
+    calm: str = ""
+    """When the last tick was at which the server had counted nothing new (ISO 8601); empty where that is not known."""
 
 
 class Backfill(_Message, frozen=True):
@@ -130,6 +133,7 @@ def ingest(
     request: str = "",
     tally: str = "",
     look: bool = False,
+    calm: datetime | None = None,
 ) -> Ingest:
     """Return the message that has one table ingested, for a tick or as a person asks."""
     return Ingest(
@@ -141,6 +145,7 @@ def ingest(
         request=request,
         tally=tally,
         look=look,
+        calm=calm.isoformat(timespec="milliseconds") if calm else "",
     )
 
 
@@ -195,7 +200,7 @@ def read(data: Mapping[str, Any]) -> Message:
         raise _invalid("version", data.get("version"), f"must be {VERSION}")
     kind = data.get("type")
     if kind == "ingest":
-        message: Message = _fields(data, Ingest)
+        message: Message = _calm(_fields(data, Ingest))
     elif kind == "backfill":
         message = _fields(data, ReadChunk) if "plan" in data else _range(_fields(data, Backfill))
     elif kind == "sweep":
@@ -231,6 +236,17 @@ def _fields(data: Mapping[str, Any], kind: type[_M]) -> _M:
         if isinstance(value, str) and name != "table" and _LONE.search(value):
             raise _invalid(name, value, "holds half a character", example)
     return msgspec.convert(dict(data), kind)
+
+
+def _calm(message: Ingest) -> Ingest:
+    """Return a message whose `calm` is a moment."""
+    try:
+        is_moment = not message.calm or datetime.fromisoformat(message.calm).tzinfo is not None
+    except ValueError:
+        is_moment = False
+    if not is_moment:
+        raise _invalid("calm", message.calm, "must be a moment with a zone, in ISO 8601: leave it out", _INGEST)
+    return message
 
 
 def _range(message: Backfill) -> Backfill:

@@ -79,7 +79,15 @@ def schedule(
     idle = tuple(table for table in selected.tables if table in left_out)
     asked = tuple(table for table in selected.tables if table not in left_out)
     messages = [
-        ingest(table, due, version, request=request, tally=tally(table, ""), look=table in outset.looks)
+        ingest(
+            table,
+            due,
+            version,
+            request=request,
+            tally=tally(table, ""),
+            look=table in outset.looks,
+            calm=outset.calm_at(table),
+        )
         for table in asked
     ]
     queue.send(messages)

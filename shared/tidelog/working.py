@@ -61,7 +61,10 @@ class Jobs:
         match work:
             case Ingest():
                 noted: Noted = "always" if work.request else "never" if work.look else "in time"
-                return self._ingestion.ingest(work.table_name, seconds=seconds, noted=noted, tally=work.tally)
+                calm = datetime.fromisoformat(work.calm) if work.calm else None
+                return self._ingestion.ingest(
+                    work.table_name, seconds=seconds, noted=noted, tally=work.tally, calm=calm
+                )
             case Backfill():
                 return self._backfilling.plan(work, message, seconds=seconds)
             case Sweep():

@@ -272,6 +272,23 @@ def test_what_a_stack_that_was_deleted_has_noted_is_nothing_to_its_successor(tic
         assert {message.table for message in ticking.tick()} == {f"public.{name}" for name in ALL}  # And all runs fail.
 
 
+def test_a_message_says_when_its_table_was_idle_last(ticking: Ticking) -> None:
+    """Whatever became of the messages since: after a failover that is until when the old server was surely there."""
+    assert ticking.round() == {}
+    before = ticking.begin().before
+    assert before
+    idle = before.at.isoformat(timespec="milliseconds")
+    ticking.tide.run("INSERT INTO b VALUES (1)", "SELECT pg_stat_force_next_flush()")
+    for _ in range(3):
+        assert [(message.table, message.calm) for message in ticking.tick()] == [("public.b", idle)]
+    assert ticking.round() == {"b": "snapshotted"}
+    assert ticking.round() == {}
+    [first, *_] = ticking.tick(everything=True)
+    assert first.calm > idle
+    ticking.tide.lake.s3.delete_object(Bucket=ticking.tide.lake.bucket, Key=KEY)
+    assert {message.calm for message in ticking.tick()} == {""}
+
+
 def test_who_asks_for_everything_gets_it(ticking: Ticking) -> None:
     """Nothing is written where nothing is gained; and where nobody looks for idle tables no tally is sent or noted."""
     versions = {table: kept.version for table, kept in ticking.tide.parameters.all_kept()}

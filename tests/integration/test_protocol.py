@@ -414,22 +414,25 @@ def failed_over(tide: Tide, ages: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ages", "again", "of_a_small_one"),
+    ("ages", "calm", "again", "of_a_small_one"),
     [
-        ([3, 2, 0.5, 0], [3, 4], [1, 2, 3, 4]),  # back to the newest event older than an hour
-        ([3, 2], [], []),  # the last one is old enough: nothing can have been lost since
-        ([0.5, 0], [1, 2], [1, 2]),  # none is: everything
-        ([1.01, 0.99], [2], [1, 2]),  # the margin is an hour, on both sides
+        ([3, 2, 0.5, 0], None, [3, 4], [1, 2, 3, 4]),  # back to the newest event older than an hour
+        ([3, 2], 0, [], []),  # the last one is old enough: nothing can have been lost since
+        ([0.5, 0], None, [1, 2], [1, 2]),  # none is: everything
+        ([1.01, 0.99], 0, [2], [1, 2]),  # the margin is an hour, on both sides
+        ([9, 6, 5.9], None, [2, 3], [1, 2, 3]),  # as of when the server of before was seen last: nobody came by since
+        ([9, 6, 5.9], 4.95, [3], [1, 2, 3]),
+        ([9, 6, 5.9], 4.85, [], []),
     ],
 )
 @pytest.mark.parametrize("small", [False, True])
 def test_a_failover_rewinds_by_the_margin(
-    tide: Tide, ages: list[float], again: list[int], of_a_small_one: list[int], *, small: bool
+    tide: Tide, ages: list[float], calm: float | None, again: list[int], of_a_small_one: list[int], *, small: bool
 ) -> None:
     """Rows that may carry ids given out twice are read again, which the ledger announces; a small table whole."""
     failed_over(tide, ages)
     limits = LIMITS if small else replace(LIMITS, chunk_bytes=4096)
-    tide.ingest(limits=limits)
+    tide.ingest(limits=limits, calm=None if calm is None else datetime.now(UTC) - timedelta(hours=calm))
     tide.read_chunks(limits=limits)
     again = of_a_small_one if small else again
     assert tide.kinds()[len(ages)] == "timeline_started"
