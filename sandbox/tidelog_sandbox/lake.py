@@ -8,11 +8,13 @@ A mirrored bucket keeps no versions: a directory has none.
 """
 
 import datetime as dt
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,13 +63,26 @@ class StoredFile:
 
 
 class Directory:
-    """The directory of a mirrored bucket: where an object's file lies, and how it gets there."""
+    """The directory of a mirrored bucket: where an object's file lies, and how it gets there.
+
+    Raises:
+        SandboxError: another sandbox has it, whose conditional writes hold among its own only; or it can't be written.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._work = root / _WORK
-        shutil.rmtree(self._work, ignore_errors=True)  # uploads that an earlier run left
-        self._work.mkdir(parents=True)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(root, os.O_RDONLY)  # open for as long as this process is there
+            with suppress(OSError):  # such as of a network's file system that knows no locks
+                _lock(self._lock, root)
+            shutil.rmtree(self._work, ignore_errors=True)  # uploads that an earlier run left
+            self._work.mkdir()
+        except OSError as error:
+            raise SandboxError(
+                f"{error.filename}: {error.strerror}. It has to be a directory that can be written"
+            ) from error
 
     def path(self, key: str) -> Path:
         """The file of an object. Raises UnsafeKeyError for a key that would leave the directory."""
@@ -99,6 +114,14 @@ class Directory:
         file.path.chmod(0o644)  # a temporary file is the owner's alone
         file.path.replace(target)
         return StoredFile(target, file.size, file.etag)
+
+
+def _lock(descriptor: int, root: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        said = f"another process works in {root}. Stop it, or wait until it has ended"
+        raise SandboxError(said) from None
 
 
 class MirroredKeys(_VersionedKeyStore):

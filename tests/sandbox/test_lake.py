@@ -163,6 +163,24 @@ def test_a_bucket_with_objects_is_not_mirrored(cloud: Cloud, s3: Any, bucket: st
         cloud.mirror(bucket, tmp_path)
 
 
+def test_a_directory_is_one_sandboxs_at_a_time(cloud: Cloud, bucket: str, tmp_path: Path) -> None:
+    """Two would overwrite each other's objects: each answers conditions by what it knows itself."""
+    with Cloud() as other:
+        other.client("s3").create_bucket(Bucket="other", CreateBucketConfiguration={"LocationConstraint": other.region})
+        other.mirror("other", tmp_path)
+        with pytest.raises(SandboxError, match=rf"another process works in {tmp_path}\. Stop it, or wait"):
+            cloud.mirror(bucket, tmp_path)
+        assert (tmp_path / ".tidelog").is_dir()
+    cloud.mirror(bucket, tmp_path)
+
+
+def test_a_directory_that_cannot_be_written_is_refused(cloud: Cloud, bucket: str, tmp_path: Path) -> None:
+    """In a line that names it."""
+    (tmp_path / ".tidelog").touch()
+    with pytest.raises(SandboxError, match=rf"mirror the lake: {tmp_path}/\.tidelog: File exists\. It has to be"):
+        cloud.mirror(bucket, tmp_path)
+
+
 @pytest.mark.parametrize(
     "key", ["../x", "data/../../x", "data/./x", "/etc/x", "data//x", "data/", ".tidelog/x", "é" * 128]
 )
