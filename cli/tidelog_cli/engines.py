@@ -71,15 +71,15 @@ def statements(engine: str, spec: Spec) -> list[str]:
 def _field(column: ColumnDocument, name: str, spec: Spec, dialect: Dialect) -> Field:
     remarks = [] if name == column.name else [f"{_plain(column.name)} is called otherwise here"]
     found = TypeName.parse(column.type)
+    scalar = found and not found.many and found.name not in ("json", "jsonb")
+    value = dialect.text(column) if scalar or column.labels else dialect.json(column)
     if column.name in spec.texts or (found and found.name in TEXTS and not found.many):
-        return Field(name, dialect.text(column), "; ".join(remarks))
+        return Field(name, value, "; ".join(remarks))
     if typed := dialect.typed(column):
         return Field(name, typed, "; ".join(remarks))
     remarks.append(f"text, as nothing here carries {_plain(column.type)} exactly")
     if dialect.caution:
         remarks.append(dialect.caution)
-    scalar = found and not found.many and found.name not in ("json", "jsonb")
-    value = dialect.text(column) if scalar or column.labels else dialect.json(column)
     return Field(name, value, "; ".join(remarks))
 
 

@@ -69,6 +69,38 @@ def test_duckdb_sees_the_table_in_a_folder(tide: Tide, typed: str, tmp_path: Pat
     assert lost_rows(Export(tide.database, tmp_path / "t.parquet", said), "public.t") == []
 
 
+def test_what_is_to_stay_text_is_the_text_of_the_line(tide: Tide, tmp_path: Path) -> None:
+    """Of documents and arrays too, to the last digit."""
+    import duckdb  # noqa: PLC0415 - as above
+
+    columns = {
+        "id": ("bigint", "9007199254740993"),
+        "price": ("numeric", "1.10"),
+        "meta": ("jsonb", '{"i": 1, "n": [1, 2.50, "3"], "x": null}'),
+        "whole": ("int[]", "[1,2,null]"),
+        "square": ("int[]", "[[1,2],[3,4]]"),
+        "exact": ("numeric[]", "[12345678901234567890.12]"),
+        "texts": ("text[]", '["1","a"]'),
+    }
+    tide.run(f"CREATE TABLE t ({', '.join(f'{name} {kind}' for name, (kind, _) in columns.items())}, PRIMARY KEY (id))")
+    tide.run(
+        f"INSERT INTO t VALUES ({columns['id'][1]}, 1.10, {literal(columns['meta'][1])}, '{{1,2,NULL}}', "
+        "'{{1,2},{3,4}}', '{12345678901234567890.12}', '{1,a}')"
+    )
+    tide.ingest()
+    for key in tide.lake.keys(""):
+        (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / key).write_bytes(tide.lake.body(key))
+    texts = [option for name in columns for option in ("--text", name)]
+    with duckdb.connect() as connection:
+        for statement in ddl("--engine", "duckdb", "--lake", str(tmp_path), *texts):
+            connection.execute(statement)
+        [row] = connection.execute("FROM public_t").fetchall()
+    assert dict(zip(columns, row, strict=True)) == {
+        name: text.replace(": ", ":").replace(", ", ",") for name, (_, text) in columns.items()
+    }
+
+
 @pytest.mark.parametrize("engine", ["duckdb", "athena", "snowflake", "bigquery", "spark"])
 def test_what_an_engine_is_given_is_its_sql(tide: Tide, typed: str, engine: str) -> None:
     """Whatever the columns are called, each view is one statement with all of them."""
