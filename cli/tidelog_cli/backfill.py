@@ -137,7 +137,7 @@ def cancel(
         open_plan = now.plan(progress.plan.number)
         if not open_plan:
             return None
-        return ChunksDropped(open_plan.number, ((1, open_plan.chunks),), "it was cancelled", unread=True)
+        return ChunksDropped(open_plan.number, open_plan.left, "it was cancelled", unread=True)
 
     _, event = found.ledger.append_if(progress.table, progress.state, drop, finished=0)
     if as_json:

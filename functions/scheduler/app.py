@@ -93,8 +93,8 @@ def take_request(settings: SchedulerSettings, scheduler: Scheduler, event: dict[
     if event["type"] == "sweep":
         tables = sweep(settings, scheduler, read_sweep(event), request=request)
         return {"sweeps": [{"table": table, "request": request} for table in tables]}
-    scheduler.configurations.follow()
-    backfills = msgspec.to_builtins(scheduler.requests.take(event))
+    selection = scheduler.configurations.follow().selection(settings.selection)
+    backfills = msgspec.to_builtins(scheduler.requests.take(event, selection))
     logger.info("request taken", backfills=backfills)
     return {"backfills": backfills}
 

@@ -233,7 +233,7 @@ class Chunking:
     def _drop_all(self, task: _Task, reason: str) -> Run:
         """End the plan. What a window's leaves unread counts as never read; what a sweep's does is the next one's."""
         leaves = tuple(leaf.oid for leaf in task.plan.reading.leaves) if task.open.kind in WINDOWS else ()
-        return self._drop(task, lambda _, p: ChunksDropped(p.number, ((1, p.chunks),), reason, leaves, unread=True))
+        return self._drop(task, lambda _, p: ChunksDropped(p.number, p.left, reason, leaves, unread=True))
 
     def _split(self, task: _Task) -> Run:
         """Replace the chunk by its halves: not even its first piece could be read."""

@@ -222,12 +222,17 @@ class OpenPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether it is a backfill that reads all rows."""
 
     @property
+    def left(self) -> Numbers:
+        """The numbers that are not done, in order, as ranges."""
+        ends = [0, *(last for _, last in self.done)]
+        begins = [*(first for first, _ in self.done), self.chunks + 1]
+        return tuple((end + 1, begin - 1) for end, begin in zip(ends, begins, strict=True) if end + 1 < begin)
+
+    @property
     def pending(self) -> Iterator[int]:
         """The numbers that are not done, in order."""
-        after = 1
-        for first, last in (*self.done, (self.chunks + 1, 0)):
-            yield from range(after, first)
-            after = last + 1
+        for first, last in self.left:
+            yield from range(first, last + 1)
 
     @property
     def done_chunks(self) -> int:

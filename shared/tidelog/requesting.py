@@ -9,10 +9,11 @@ import msgspec
 from msgspec.structs import replace
 
 from tidelog.backfills import divide
-from tidelog.errors import InvalidMessage, NotIngestible
+from tidelog.errors import InvalidMessage, NotIngestible, UnknownTable
 from tidelog.messages import Backfill, Message, read
 from tidelog.parameters import Parameters
 from tidelog.queues import WorkQueue
+from tidelog.selection import Selection
 from tidelog.source import Source
 from tidelog.tables import TableName
 
@@ -69,11 +70,12 @@ class Requests:
         self._chunk_bytes = chunk_bytes
         self._new_id = new_id
 
-    def take(self, asked: Mapping[str, Any]) -> list[Answer]:
+    def take(self, asked: Mapping[str, Any], selection: Selection) -> list[Answer]:
         """Check a request, and send it unless it is a dry run. Nothing is sent if anything is wrong with any table.
 
         Args:
             asked: a `backfill` message; `tables` in place of `table` names several, `dry_run` only asks.
+            selection: which tables are taken.
 
         Raises:
             InvalidMessage: naming the field, the value and the remedy.
@@ -83,15 +85,17 @@ class Requests:
         wanted, dry = _wanted(asked)
         if not dry:
             wanted = [replace(one, request=one.request or self._new_id()) for one in wanted]
-        answers = [self._checked(one) for one in wanted]
+        answers = [self._checked(one, selection) for one in wanted]
         if not dry:
             self._queue.send(wanted)
         return answers
 
-    def _checked(self, wanted: Backfill) -> Answer:
+    def _checked(self, wanted: Backfill, selection: Selection) -> Answer:
         table = wanted.table_name
         with self._source.open(table, seconds=_SECONDS) as opened:
             division = divide(opened, wanted, opened.settings.chunk_bytes or self._chunk_bytes)
+        if not selection.takes(str(table)):
+            raise UnknownTable("backfill", table, "it is none of the stack's tables", "See tidelog tables")
         summary = self._parameters.read(table)
         if summary is None or not summary.horizon:
             reason = "nothing was ingested of it yet"

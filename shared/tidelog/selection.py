@@ -51,7 +51,7 @@ class Selection(msgspec.Struct, frozen=True):
     def apply(self, relations: Iterable[Relation]) -> Selected:
         """Divide the relations of a database."""
         known = {str(relation.table_name): relation for relation in relations}
-        wanted = [name for name in known if self._takes(name)]
+        wanted = [name for name in known if self.takes(name)]
         named = [pattern for pattern in self.include if not is_pattern(pattern)]
         asked = {canonical(name): name for name in named}
         refused = [
@@ -69,7 +69,8 @@ class Selection(msgspec.Struct, frozen=True):
             refused=tuple(refused),
         )
 
-    def _takes(self, name: str) -> bool:
+    def takes(self, name: str) -> bool:
+        """Say whether a relation of some name, as it is shown, is taken if it can be ingested."""
         return meets(name, self.include) and not meets(name, self.exclude)
 
 

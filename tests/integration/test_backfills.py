@@ -35,6 +35,7 @@ from tidelog.plans import ChunkRead, ChunkSplit, Planned
 from tidelog.quoting import literal
 from tidelog.requesting import Requests
 from tidelog.runs import Run
+from tidelog.selection import Selection
 from tidelog.source import Source
 from tidelog.state import State
 from tidelog.tables import TableName
@@ -105,6 +106,7 @@ FILL = (
 IN_RANGE = range(78 * 12)
 INDEXES = ("CREATE INDEX ON t (created_at)", "CREATE INDEX ON t (updated_at)")
 COLUMNS = ("created_at", "updated_at")
+EVERYTHING = Selection()
 WAYS = ["small", "indexed", "unindexed", "all"]
 
 
@@ -479,7 +481,7 @@ def test_what_cannot_be_read_again_is_refused_and_leaves_no_trace(others: Tide) 
     """In words that name what there is instead; nothing is in the ledger, nothing is sent, asked by whatever way."""
     before = {table: others.kinds(table) for table in others.tables()}
     for wanted, error, words in WRONG:
-        for ask in (backfill, lambda tide, asked: requests(tide).take(asked)):
+        for ask in (backfill, lambda tide, asked: requests(tide).take(asked, EVERYTHING)):
             with pytest.raises(error) as refused:
                 ask(others, wanted)
             assert words in str(refused.value)
@@ -598,9 +600,9 @@ def test_a_dry_run_foretells_what_the_worker_plans(filled: Tide, way: str) -> No
     wanted, limits = prepared(filled, way)
     wanted |= {"column": "created_at"} if way == "indexed" else {}
     before = filled.state()
-    [foretold] = requests(filled, limits).take(wanted | {"dry_run": True})
+    [foretold] = requests(filled, limits).take(wanted | {"dry_run": True}, EVERYTHING)
     assert (filled.outbox.take(), filled.state(), foretold.request) == ([], before, "")
-    [answer] = requests(filled, limits).take(wanted)
+    [answer] = requests(filled, limits).take(wanted, EVERYTHING)
     assert answer == replace(foretold, request="request 1")
     [message] = filled.outbox.take()
     assert isinstance(message, Backfill)
@@ -617,7 +619,7 @@ def test_a_dry_run_foretells_what_the_worker_plans(filled: Tide, way: str) -> No
 def test_a_request_names_several_tables(others: Tide) -> None:
     """Each of them once, with an id of its own."""
     wanted = {field: value for field, value in asked(all=True).items() if field != "table"}
-    answers = requests(others).take(wanted | {"tables": ["public.t", "public.timeless", "public.t"]})
+    answers = requests(others).take(wanted | {"tables": ["public.t", "public.timeless", "public.t"]}, EVERYTHING)
     assert [(answer.table, answer.request) for answer in answers] == [
         ("public.t", "request 1"),
         ("public.timeless", "request 2"),
@@ -632,7 +634,7 @@ def test_nothing_is_sent_if_anything_is_wrong_with_any_table(others: Tide) -> No
     wanted = {field: value for field, value in asked().items() if field != "table"}
     for table in ("nosuch", "gone", "v", "new", "undated", "timeless", "a.b"):
         with pytest.raises(Permanent, match=table):
-            requests(others).take(wanted | {"tables": ["public.t", f"public.{table}"]})
+            requests(others).take(wanted | {"tables": ["public.t", f"public.{table}"]}, EVERYTHING)
     assert others.outbox.take() == []
 
 
@@ -651,6 +653,15 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+def test_a_table_that_is_excluded_is_not_read_again(others: Tide) -> None:
+    """It was ingested once; the others of a request are not read either."""
+    selection = Selection(exclude=("public.t",))
+    wanted = {"version": 1, "type": "backfill", "tables": ["public.timeless", "public.t"], "all": True}
+    with pytest.raises(UnknownTable, match=r"backfill public\.t: it is none of the stack's tables"):
+        requests(others).take(wanted, selection)
+    assert others.outbox.take() == []
+
+
 def test_a_wrong_request_is_answered_before_the_database_is_asked(tide: Tide) -> None:
     """Which may be far, or busy; a right one asks it."""
 
@@ -661,10 +672,10 @@ def test_a_wrong_request_is_answered_before_the_database_is_asked(tide: Tide) ->
     for change, words in WRONG_FIELDS:
         taken = {field: value for field, value in (asked() | change).items() if value is not ...}
         with pytest.raises(InvalidMessage) as refused:
-            taking.take(taken)
+            taking.take(taken, EVERYTHING)
         assert words in str(refused.value)
     with pytest.raises(DatabaseUnreachable, match="it is far"):
-        taking.take(asked())
+        taking.take(asked(), EVERYTHING)
 
 
 def test_moments_are_read_as_postgresql_reads_them(database: Database) -> None:

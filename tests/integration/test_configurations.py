@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from tests.faults import PUBLISH, KilledError, Process, refusal
 from tests.faults import Step as Call
 from tests.integration.conftest import Post
-from tests.integration.test_backfills import asked, backfill, requests
+from tests.integration.test_backfills import EVERYTHING, asked, backfill, requests
 from tests.tide import LIMITS, SECONDS, Lake, Tide
 from tidelog import timestamps
 from tidelog.configuration import LARGEST, Configuration
@@ -135,7 +135,7 @@ def test_what_does_not_fit_the_table_fails_before_anything_is_read(people: Tide)
         people.ingest,
         lambda: people.read_chunks(chunks),
         lambda: backfill(people, asked(all=True)),
-        lambda: requests(people).take(asked(all=True)),
+        lambda: requests(people).take(asked(all=True), EVERYTHING),
         lambda: next(collect_rows("public.t", None, using=people.parts())),
     ]
     for doing in doings:
@@ -192,9 +192,9 @@ def test_the_look_back_is_the_tables_own(people: Tide, keys: str, seconds: float
 def test_chunks_are_of_the_tables_own_size(people: Tide) -> None:
     """Of a first snapshot, of a backfill, and of what a request foretells."""
     people.ingest()
-    before = requests(people).take(asked(all=True, dry_run=True))
+    before = requests(people).take(asked(all=True, dry_run=True), EVERYTHING)
     people.configure('[tables."public.t"]\nchunk_megabytes = 1\n')
-    [foretold] = requests(people).take(asked(all=True, dry_run=True))
+    [foretold] = requests(people).take(asked(all=True, dry_run=True), EVERYTHING)
     run = backfill(people, asked(all=True))
     assert ([each.chunks for each in before], foretold.chunks, run.chunks) == ([1], 2, 2)
     assert isinstance(people.events()[-2].what, Planned)
