@@ -58,7 +58,9 @@ class Altering:
             return state
         # Without a horizon the table is read whole anyway: it is another one, or in another database.
         older, begins = self._ledger.schema(table, state.schema), not state.horizon
-        found = document.compare(older, filled=opened.table.filled, anew=begins)
+        alike = {leaf.oid for leaf in opened.table.leaves} == set(state.leaves)  # Others have other files anyway.
+        rewritten = alike and state.files != opened.table.files
+        found = document.compare(older, filled=opened.table.filled, rewritten=rewritten, anew=begins)
         outdated = "" if begins else found.outdated
         again = bool(outdated) and opened.table.size <= self._limits.of(opened.settings).chunk_bytes
         remedy = reread(table) if outdated and not again else ""

@@ -106,6 +106,7 @@ def _read(before: State, reading: Reading, *, schema: str | None, sequential_id:
         leaves=leaves,
         past=kept | gone,
         schema=schema,
+        files=reading.files,
         partitions=before.partitions or reading.partitions,
         plans=before.plans,
         swept=before.swept,

@@ -278,6 +278,7 @@ def _reading(
         times=opened.table.timestamp_columns,
         wal_position=snapshot.wal_position,
         standby=snapshot.standby,
+        files=opened.table.files,
     )
 
 

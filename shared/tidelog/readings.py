@@ -87,6 +87,8 @@ class Reading(msgspec.Struct, frozen=True):
     """All that the snapshot saw is before it in the write-ahead log."""
     standby: bool = False
     """A standby has answered."""
+    files: str = ""
+    """Fingerprint of the files of its relations, which a rewrite changes."""
 
 
 def deltas(xids: Iterable[int]) -> tuple[int, ...]:

@@ -76,16 +76,19 @@ class SchemaDocument(msgspec.Struct, frozen=True):
         """Sixteen hexadecimal digits that stand for the whole document but the table's name."""
         return fingerprint_of((self.columns, self.key, self.parents, self.excluded))
 
-    def compare(self, older: SchemaDocument, *, filled: Collection[str] = (), anew: bool = False) -> Difference:
+    def compare(
+        self, older: SchemaDocument, *, filled: Collection[str] = (), rewritten: bool = False, anew: bool = False
+    ) -> Difference:
         """Say how this document differs from an older one.
 
         Args:
             older: the other.
             filled: columns that rows written before they were added have a value in; so have those that were excluded.
+            rewritten: whether relations may have been rewritten since: VACUUM FULL makes the server forget which.
             anew: whether the table was created anew: numbers of columns mean nothing then.
         """
         found = _Comparison("column", self.columns, older.columns, anew=anew)
-        words, outdated = found.words, found.outdated({*filled, *older.excluded})
+        words, outdated = found.words, found.outdated({*filled, *older.excluded}, rewritten=rewritten)
         words += [f"column {name} is excluded" for name in self.excluded if name not in older.excluded]
         words += [f"column {name} is no longer excluded" for name in older.excluded if name not in self.excluded]
         if self.key != older.key:
@@ -164,10 +167,12 @@ class _Comparison:
     def _fields(self, new: ColumnDocument, old: ColumnDocument) -> _Comparison:
         return _Comparison("field", new.fields, old.fields, anew=self._anew)
 
-    def outdated(self, filled: Collection[str]) -> list[str]:
+    def outdated(self, filled: Collection[str], *, rewritten: bool = False) -> list[str]:
         """What makes lines written before say something else than the table does."""
         reasons = [
-            f"column {column.name} was added {how}" for column in self._added if (how := self._filled(column, filled))
+            f"column {column.name} was added {how}"
+            for column in self._added
+            if (how := self._filled(column, filled, rewritten=rewritten))
         ]
         reasons += [f"column {old.name} was renamed to {new.name}" for new, old in self._renamed]
         for new, old in self._kept:
@@ -181,7 +186,7 @@ class _Comparison:
                 reasons.append(f"fields of column {new.name} are others")
         return reasons
 
-    def _filled(self, column: ColumnDocument, filled: Collection[str]) -> str:
+    def _filled(self, column: ColumnDocument, filled: Collection[str], *, rewritten: bool) -> str:
         """Say how a column was added that rows of before, or lines of before, have a value in."""
         if column.generated == "s":  # That rewrites the table.
             return ""
@@ -189,7 +194,9 @@ class _Comparison:
             return "with an expression"
         if column.default is not None or column.name in filled:
             return "with a default"
-        return "under the name of another" if column.name in self._names else ""
+        if column.name in self._names:
+            return "under the name of another"
+        return "maybe with a default, and the table was rewritten since" if rewritten else ""
 
     @property
     def reshaped(self) -> bool:

@@ -12,7 +12,7 @@ from tidelog import timestamps
 from tidelog.errors import NotIngestible
 from tidelog.partitions import Partitions
 from tidelog.quoting import identifier
-from tidelog.schema import ColumnDocument, SchemaDocument
+from tidelog.schema import ColumnDocument, SchemaDocument, fingerprint_of
 
 _TIMESTAMP_TYPES = {1082: "date", 1114: "timestamp", 1184: "timestamptz"}
 _PLAIN = re.compile(r"[^\W\d][\w$-]*")
@@ -208,6 +208,11 @@ class Table(msgspec.Struct, frozen=True):
     def times(self) -> dict[str, str]:
         """Every column of type date, timestamp or timestamptz, whatever its name, and its type."""
         return {c.name: _TIMESTAMP_TYPES[c.type] for c in self.columns if c.type in _TIMESTAMP_TYPES}
+
+    @property
+    def files(self) -> str:
+        """Fingerprint of the files of its relations, which a rewrite changes."""
+        return fingerprint_of(sorted((leaf.oid, leaf.filenode) for leaf in self.leaves))
 
     def is_indexed(self, column: str) -> bool:
         """Say whether an index is led by a column, in every relation that holds rows."""

@@ -104,8 +104,14 @@ CHANGES: dict[str, tuple[list[str], str, str, int]] = {
     "a column added as an identity": (
         ["ALTER TABLE t ADD x int GENERATED ALWAYS AS IDENTITY"],
         "column x added",
-        "",
-        3,  # the table was rewritten
+        "column x was added maybe with a default, and the table was rewritten since",
+        3,
+    ),
+    "a column added with a default that is dropped again before a rewrite": (
+        ["ALTER TABLE t ADD x int DEFAULT 7", "ALTER TABLE t ALTER x DROP DEFAULT", "VACUUM FULL t"],
+        "column x added",
+        "column x was added maybe with a default, and the table was rewritten since",
+        3,
     ),
     "a column added of a domain": (["ALTER TABLE t ADD x plain"], "column x added", "", 0),
     "a column added of a domain with a default": (
