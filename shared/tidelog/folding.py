@@ -127,7 +127,7 @@ def _apart(state: State, reading: Reading) -> State:
     """
     emitted, apart = set(undelta(reading.ahead)), dict[int, Past]()
     for leaf in reading.leaves:
-        if emitted - (ahead := set(undelta(leaf.ahead))):
+        if emitted - (ahead := set(undelta(reading.ahead_of(leaf)))):
             apart[leaf.oid] = Past(reading.horizon, deltas(xid for xid in ahead if xid >= reading.horizon))
     leaves = tuple(oid for oid in state.leaves if oid not in apart)
     return msgspec.structs.replace(state, leaves=leaves, past=state.past | apart)

@@ -85,10 +85,12 @@ class Glances:
         strategy, windows = next_windows(opened, state, limits)
         if any(snapshot.next - window.start > LAG for _, window in windows if window.start):
             return
-        rows = [
-            f"(SELECT count(*) FROM ONLY {leaf.table_name.sql} {_ROW} WHERE {window.glance(_ROW)})"
-            for leaf, window in windows
-        ]
+        rows, length = [], 0
+        for leaf, window in windows:
+            rows.append(f"(SELECT count(*) FROM ONLY {leaf.table_name.sql} {_ROW} WHERE {window.glance(_ROW)})")
+            length += len(rows[-1])
+            if length > _LONGEST:
+                return
         question = glance_query(table, " + ".join(rows) or "0")
         if len(question) <= _LONGEST:
             glance = Glance(state, table, opened.settings, noted_at, f"{strategy.name}: {strategy.reason}", question)

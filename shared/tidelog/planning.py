@@ -114,8 +114,8 @@ def plan_windows(
     table, snapshot = opened.table, opened.snapshot
     state, limits = _of_columns(state, table), limits.of(opened.settings)
     strategy, windows = next_windows(opened, state, limits)
-    emitted = {xid for _, window in windows for xid in window.ahead} | set(undelta(state.ahead))
-    emitted = {xid for xid in emitted if xid >= snapshot.horizon}
+    known = {id(window.ahead): window.ahead for _, window in windows}.values()  # Mostly one, of thousands of windows.
+    emitted = {xid for xids in (undelta(state.ahead), *known) for xid in xids if xid >= snapshot.horizon}
     work = {leaf.oid: _work(opened, leaf, window, limits.chunk_bytes) for leaf, window in windows}
     some = any(window.start < snapshot.horizon for _, window in windows)  # that chunks, which read below it, would find
     if some and sum(work.values()) > limits.chunk_bytes:
@@ -155,7 +155,8 @@ def next_windows(opened: Findable, state: State, limits: Limits) -> tuple[Strate
     """Return how a table's next windows are found, and those; it raises what `plan_windows` does."""
     state, limits = _of_columns(state, opened.table), limits.of(opened.settings)
     strategy = choose_strategy(opened.table, time_bound_bytes=limits.time_bound_bytes, settings=opened.settings)
-    return strategy, [(leaf, _window(leaf, state, strategy, opened.snapshot.next)) for leaf in opened.table.leaves]
+    known, leaves = undelta(state.ahead), opened.table.leaves
+    return strategy, [(leaf, _window(leaf, state, strategy, known, opened.snapshot.next)) for leaf in leaves]
 
 
 def _of_columns(state: State, table: Table) -> State:
@@ -255,9 +256,15 @@ def _reading(
 ) -> Reading:
     snapshot = opened.snapshot
     began, moment = _moments(state, snapshot)
+    known = next((window.ahead for _, window in windows[1:] if window.ahead), ())
     return Reading(
         leaves=tuple(
-            LeafReading(leaf.oid, window.start, deltas(window.ahead), window.bound is not None)
+            LeafReading(
+                leaf.oid,
+                window.start,
+                None if known and window.ahead is known else deltas(window.ahead),
+                window.bound is not None,
+            )
             for leaf, window in windows
         ),
         columns=strategy.columns,
@@ -279,6 +286,7 @@ def _reading(
         wal_position=snapshot.wal_position,
         standby=snapshot.standby,
         files=opened.table.files,
+        before=deltas(known),
     )
 
 
@@ -296,11 +304,11 @@ def _moments(state: State, snapshot: Snapshot) -> tuple[str | None, Moment | Non
     return state.began, state.moment or now
 
 
-def _window(leaf: Leaf, state: State, strategy: Strategy, next_xid: int) -> Window:
-    """Return the next window of a leaf: all of it where it was never read."""
+def _window(leaf: Leaf, state: State, strategy: Strategy, known: tuple[int, ...], next_xid: int) -> Window:
+    """Return the next window of a leaf: all of it where it was never read. What is known to be emitted is one tuple."""
     if state.horizon and leaf.oid in state.leaves:
         bound = Bound(strategy.columns, state.bound) if strategy.columns and state.bound else None
-        return Window(state.horizon, undelta(state.ahead), bound)
+        return Window(state.horizon, known, bound)
     past = state.past.get(leaf.oid, Past(0))
     if past.horizon and next_xid - past.horizon <= REACH:
         return Window(past.horizon, undelta(past.ahead))

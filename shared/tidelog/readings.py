@@ -42,8 +42,8 @@ class LeafReading(msgspec.Struct, frozen=True, omit_defaults=True):
     oid: int
     start: int = 0
     """0: everything visible."""
-    ahead: tuple[int, ...] = ()
-    """Ids emitted before, delta-coded (`deltas`)."""
+    ahead: tuple[int, ...] | None = ()
+    """Ids emitted before, delta-coded (`deltas`); None where they are the reading's `before`."""
     bounded: bool = False
     """Rows before the reading's bound were not looked at."""
 
@@ -89,6 +89,12 @@ class Reading(msgspec.Struct, frozen=True):
     """A standby has answered."""
     files: str = ""
     """Fingerprint of the files of its relations, which a rewrite changes."""
+    before: tuple[int, ...] = ()
+    """Ids that were emitted before it of most relations, of which there may be thousands, delta-coded."""
+
+    def ahead_of(self, leaf: LeafReading) -> tuple[int, ...]:
+        """Return the ids that were emitted of a relation before, delta-coded."""
+        return self.before if leaf.ahead is None else leaf.ahead
 
 
 def deltas(xids: Iterable[int]) -> tuple[int, ...]:

@@ -28,11 +28,12 @@ def chunk_parts(table: Table, plan: Planned, chunk: Chunk, horizon: int) -> Iter
     for leaf in table.leaves:
         if leaf.oid in read and chunk.leaf in (0, leaf.oid):
             before = read[leaf.oid]
+            ahead = undelta(plan.reading.ahead_of(before))
             times = _times(table, plan.span, chunk) if plan.span else None
             hidden = tuple(each for each in plan.hidden if leaf.oid in each.leaves)
             gone = any(table.gone(each.columns, each.numbers) for each in hidden)  # Nobody can tell: all is read.
             unseen = Unseen(hidden, table.times) if hidden and not gone else None
-            yield Part(leaf, Window(before.start, undelta(before.ahead), None, horizon, (), pages, times, unseen))
+            yield Part(leaf, Window(before.start, ahead, None, horizon, (), pages, times, unseen))
 
 
 def _times(table: Table, span: Span, chunk: Chunk) -> Times:
@@ -70,7 +71,7 @@ def again(opened: Findable, reading: Reading) -> Iterator[Part]:
         if before and snapshot.next - (before.start or reading.horizon) <= REACH:
             bounded = before.bounded and not opened.table.gone(reading.columns, reading.numbers)
             bound = Bound(reading.columns, reading.bound) if bounded and reading.bound else None
-            ahead, emitted = undelta(before.ahead), undelta(reading.ahead)
+            ahead, emitted = undelta(reading.ahead_of(before)), undelta(reading.ahead)
             yield Part(leaf, Window(before.start, ahead, bound, reading.horizon, emitted))
 
 

@@ -41,7 +41,7 @@ class _Seen(msgspec.Struct):
         if not leaf.start:  # All below its horizon, and at or above it what it says.
             self.spans, read = [], set(undelta(reading.ahead))
             self.early = {xid: seen for xid, seen in self.early.items() if xid >= reading.horizon and xid not in read}
-        for xid in undelta(leaf.ahead):
+        for xid in undelta(reading.ahead_of(leaf)):
             self.early.setdefault(xid, _Sight(None, 0))  # From before the events that are looked at: nothing is hidden.
         at = leaf.start
         for xid in (*sorted(x for x in self.early if leaf.start <= x < reading.horizon), reading.horizon):

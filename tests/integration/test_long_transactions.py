@@ -289,3 +289,34 @@ def test_ids_ahead_that_a_crash_takes_back_were_not_emitted(lake: Lake, moment: 
         assert new(tide) == list(range(10, 20))
         tide.check()
         tide.database.close()
+
+
+def test_ids_ahead_of_many_partitions_are_written_down_once(tide: Tide) -> None:
+    """Not for each partition: a thousand of them and a transaction that stays open would fill a worker's memory."""
+    tide.run(
+        "CREATE TABLE t (id int, part int) PARTITION BY LIST (part)",
+        "DO $$ BEGIN FOR n IN 0..49 LOOP "
+        "EXECUTE format('CREATE TABLE t%s PARTITION OF t FOR VALUES IN (%s)', n, n); END LOOP; END $$",
+        "INSERT INTO t VALUES (0, 0)",
+    )
+    tide.database.pass_horizon()
+    tide.ingest()
+    with tide.database.session() as session:
+        tide.database.hold_horizon(session)
+        tide.run(
+            "DO $$ BEGIN FOR n IN 1..2000 LOOP "
+            "BEGIN INSERT INTO t VALUES (n, n % 50); EXCEPTION WHEN unique_violation THEN NULL; END; END LOOP; END $$"
+        )
+        assert tide.ingest().rows == 2000
+        tide.run("INSERT INTO t VALUES (2001, 1)")
+        assert tide.ingest().rows == 1
+        ids = len(undelta(tide.state().ahead))
+        assert ids > 2000
+        assert all(len(tide.lake.body(key)) < 20 * ids + 10_000 for key in tide.lake.keys("ledger/"))
+    tide.run("ALTER TABLE t DETACH PARTITION t7")
+    tide.run("INSERT INTO t VALUES (2002, 2)")
+    assert tide.ingest().rows == 1
+    tide.run("ALTER TABLE t ATTACH PARTITION t7 FOR VALUES IN (7)")
+    tide.ingest()
+    assert tide.values("id") == list(range(2003))
+    assert tide.verify().is_right

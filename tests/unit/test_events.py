@@ -298,8 +298,8 @@ def test_a_large_reading_moves_the_window_at_once(before: State, what: Planned) 
     state, moved = folding.fold(before, what), folding.fold(before, Advanced(what.reading))
     emitted, apart = set(undelta(what.reading.ahead)), dict[int, Past]()
     for leaf in what.reading.leaves:
-        if not emitted <= set(undelta(leaf.ahead)):
-            above = [xid for xid in undelta(leaf.ahead) if xid >= what.reading.horizon]
+        if not emitted <= set(undelta(what.reading.ahead_of(leaf))):
+            above = [xid for xid in undelta(what.reading.ahead_of(leaf)) if xid >= what.reading.horizon]
             apart[leaf.oid] = Past(what.reading.horizon, deltas(above))
     leaves = tuple(oid for oid in moved.leaves if oid not in apart)
     expected = msgspec.structs.replace(moved, schema=what.schema, leaves=leaves, past=moved.past | apart)

@@ -59,7 +59,9 @@ class Coverage(msgspec.Struct, frozen=True):
         if pages and was.filenode != leaf.filenode:  # It was rewritten: they may be anywhere.
             pages = ((0, max(leaf.pages, was.pages)),)
         for first, last in pages:
-            window = Window(read.start, undelta(read.ahead), end=plan.horizon, pages=(first, last + 1))
+            window = Window(
+                read.start, undelta(planned.reading.ahead_of(read)), end=plan.horizon, pages=(first, last + 1)
+            )
             yield window.condition(self.snapshot, row)
 
     def unseen(self, leaf: Leaf, row: str) -> str:

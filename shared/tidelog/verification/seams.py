@@ -53,8 +53,8 @@ def _leaf_seams(before: State, reading: Reading, leaf: LeafReading) -> Iterator[
         gap = f"a gap of {leaf.start - start} transactions" if leaf.start > start else "rows of before come twice"
         where = f"transaction {start}" if start else "its begin"
         yield f"relation {leaf.oid} goes on from {where}, and was read from {leaf.start} on: {gap}"
-    elif leaf.ahead != ahead:
-        mine, its = set(undelta(ahead)), set(undelta(leaf.ahead))
+    elif reading.ahead_of(leaf) != ahead:
+        mine, its = set(undelta(ahead)), set(undelta(reading.ahead_of(leaf)))
         wrong = (
             f"leaves out {min(its - mine)}, which was not emitted" if its - mine else "repeats ids that were emitted"
         )
@@ -88,7 +88,7 @@ def plan_seams(before: State, plan: Planned) -> Iterator[str]:
             yield "its chunks read above its horizon"
     elif plan.kind == "sweep":
         yield from _sweep_seams(before, plan)
-    elif any(leaf.start or leaf.ahead for leaf in plan.reading.leaves):
+    elif any(leaf.start or plan.reading.ahead_of(leaf) for leaf in plan.reading.leaves):
         yield "it leaves out old rows"
 
 
