@@ -51,20 +51,26 @@ class Altering:
 
     def _columns(self, opened: OpenTable, state: State, finished: int) -> State:
         table, document = opened.table.table_name, opened.table.document()
-        if state.schema == document.fingerprint:
+        written = [each for each in (state.schema, state.other) if each not in ("", document.fingerprint)]
+        if not written:
             return state
         self._segments.describe(table, document)
         if state.schema is None:
             return state
-        # Without a horizon the table is read whole anyway: it is another one, or in another database.
-        older, begins = self._ledger.schema(table, state.schema), not state.horizon
+        begins = not state.horizon  # The table is read whole anyway: it is another one, or in another database.
         alike = {leaf.oid for leaf in opened.table.leaves} == set(state.leaves)  # Others have other files anyway.
         rewritten = alike and state.files != opened.table.files
-        found = document.compare(older, filled=opened.table.filled, rewritten=rewritten, anew=begins)
-        outdated = "" if begins else found.outdated
+        found = [
+            document.compare(
+                self._ledger.schema(table, each), filled=opened.table.filled, rewritten=rewritten, anew=begins
+            )
+            for each in written
+            if each is not None
+        ]
+        outdated = "" if begins else next((each.outdated for each in found if each.outdated), "")
         again = bool(outdated) and opened.table.size <= self._limits.of(opened.settings).chunk_bytes
         remedy = reread(table) if outdated and not again else ""
-        changed = SchemaChanged(document.fingerprint, found.words, outdated, again, remedy)
+        changed = SchemaChanged(document.fingerprint, found[0].words, outdated, again, remedy)
         if remedy:
             with suppress(TidelogError):  # The event says it too.
                 self._tell(table, changed)

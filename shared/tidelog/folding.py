@@ -67,7 +67,7 @@ def fold(before: State, what: What) -> State:
         case TimelineStarted():
             after = _restarted(before, what)
         case Remade():
-            after = _without(before, what.lost)
+            after = _without(_by(before, what.segment), what.lost)
         case Planned() | Enqueued() | ChunkRead() | ChunkSplit() | ChunksDropped():
             after = _carried_on(before, what)
     rows, size = _written(what)
@@ -106,6 +106,7 @@ def _read(before: State, reading: Reading, *, schema: str | None, sequential_id:
         leaves=leaves,
         past=kept | gone,
         schema=schema,
+        other=before.other,
         files=reading.files,
         partitions=before.partitions or reading.partitions,
         plans=before.plans,
@@ -143,9 +144,10 @@ def _altered(before: State, what: SchemaChanged) -> State:
     Or, where lines are outdated and somebody else sees to that, those that are away: whole is how they come back.
     """
     if not what.again:
-        return msgspec.structs.replace(before, schema=what.schema, past={} if what.outdated else before.past)
+        past = {} if what.outdated else before.past
+        return msgspec.structs.replace(before, schema=what.schema, other="", past=past)
     plans = tuple(plan for plan in before.plans if plan.kind == "backfill")
-    return msgspec.structs.replace(before, schema=what.schema, leaves=(), past={}, plans=plans, hole=0)
+    return msgspec.structs.replace(before, schema=what.schema, other="", leaves=(), past={}, plans=plans, hole=0)
 
 
 def _restarted(before: State, what: TimelineStarted) -> State:
@@ -188,11 +190,18 @@ def _carried_on(before: State, what: PlanEvent) -> State:
             if begun.whole and before.hole:  # What is away may lack rows, and this does not read it.
                 lost |= {*before.leaves, *before.past} - {leaf.oid for leaf in what.reading.leaves}
             after, plans = _without(after, lost), (*plans, begun)
+        case ChunkRead(segment=Segment() as segment):
+            after = _by(before, segment)
         case ChunksDropped():
             after, plan = _without(before, what.leaves), before.plan(what.plan)
             if plan and plan.kind in WINDOWS and what.unread and not what.leaves:
                 after = msgspec.structs.replace(after, hole=before.offset + 1)
     return _ended(msgspec.structs.replace(after, plans=plans))
+
+
+def _by(state: State, segment: Segment) -> State:
+    """Return the state after lines were written by the columns as they were then, which no run may have noted yet."""
+    return state if segment.schema == state.schema else msgspec.structs.replace(state, other=segment.schema)
 
 
 def _without(state: State, leaves: Collection[int]) -> State:

@@ -66,6 +66,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """Relations that were read and are no longer part of the table."""
     schema: str | None = None
     """Fingerprint of the table's schema document."""
+    other: str = ""
+    """Of a document that chunks have been read by since, where it is another one; empty where none is."""
     files: str = ""
     """Of the files of its relations when it was read last; empty where it was not."""
     partitions: str | None = None

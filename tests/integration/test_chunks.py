@@ -15,6 +15,7 @@ from tests.faults import COMMIT, PUBLISH, KilledError, Process, refusal
 from tests.tide import LIMITS, SECONDS, Tide, wait_for
 from tidelog.chunking import Chunking
 from tidelog.errors import DatabaseChanged, StoreUnreachable
+from tidelog.events import SchemaChanged
 from tidelog.letters import Received
 from tidelog.messages import Message, ReadChunk, decode
 from tidelog.plans import ChunkRead, ChunksDropped, ChunkSplit, Planned
@@ -263,6 +264,36 @@ def test_an_emptied_relation_ends_its_chunks(large: Tide) -> None:
     large.run("INSERT INTO t (id) VALUES (1)")
     finish(large)
     assert large.values("id") == [1]
+
+
+@pytest.mark.parametrize("way", ["excluded", "renamed"])
+def test_what_was_taken_back_before_a_run_noted_it_is_made_good_in_the_lines_of_chunks(large: Tide, way: str) -> None:
+    """They were read by the columns as they were for a moment; nothing differs from before when the next run looks."""
+    large.run("CREATE TYPE mood AS ENUM ('well', 'ill')", "ALTER TABLE t ADD mood mood DEFAULT 'ill'")
+    large.database.pass_horizon()
+    messages = plan(large)
+    if way == "excluded":
+        large.configure('[tables."public.t"]\nexclude_columns = ["text"]\n')
+    else:
+        large.run("ALTER TYPE mood RENAME VALUE 'ill' TO 'sick'")
+    large.read_chunks(messages[:2])
+    if way == "excluded":
+        large.configure("# as before\n")
+    else:
+        large.run("ALTER TYPE mood RENAME VALUE 'sick' TO 'ill'")
+    large.read_chunks(messages[2:])
+    assert large.ingest(limits=WHOLE).rows == 1000
+    [changed] = [event.what for event in large.events() if isinstance(event.what, SchemaChanged)]
+    assert changed.again
+    assert (
+        changed.outdated
+        == {
+            "excluded": "column text was added with a default",
+            "renamed": "labels of column mood were renamed",
+        }[way]
+    )
+    assert large.latest() == large.table()
+    assert large.ingest(limits=WHOLE).outcome == "unchanged"
 
 
 def test_a_dropped_table_ends_its_plan(large: Tide) -> None:

@@ -312,6 +312,11 @@ def is_reading(what: PlanEvent) -> bool:
     return isinstance(what, Planned) and what.kind != "backfill" and what.instead is None
 
 
+def written_by(before: State, segment: Segment) -> dict[str, Any]:
+    """Return what changes in a state with a segment whose lines have other columns than a run has noted."""
+    return {"other": segment.schema} if segment.schema != before.schema else {}
+
+
 @given(STATES, PLAN_EVENTS)
 def test_a_backfill_never_moves_the_watermark_or_the_sequential_id(before: State, what: PlanEvent) -> None:
     """Nor does any other event on a plan: where the next window starts is left alone, by one planned again, too.
@@ -325,6 +330,7 @@ def test_a_backfill_never_moves_the_watermark_or_the_sequential_id(before: State
         moved["rewritten"] = before.offset + 1
     if isinstance(what, ChunkRead) and what.segment:
         moved |= {"rows": before.rows + what.segment.rows, "bytes": before.bytes + what.segment.bytes}
+        moved |= written_by(before, what.segment)
     if isinstance(what, ChunksDropped):
         moved["leaves"] = tuple(oid for oid in before.leaves if oid not in what.leaves)
         moved["past"] = {oid: past for oid, past in before.past.items() if oid not in what.leaves}
@@ -385,9 +391,9 @@ def test_other_events_leave_the_window_where_it_is(before: State, segment: Segme
     """A remade segment, changed columns, and rows that tidelog did not read itself."""
     moved: dict[str, Any] = {"offset": before.offset + 1}
     others: list[tuple[What, dict[str, Any]]] = [
-        (Remade(before.offset, segment), {}),
-        (SchemaChanged(text, "what"), {"schema": text}),
-        (SchemaChanged(text, "what", "why", remedy="do"), {"schema": text, "past": {}}),
+        (Remade(before.offset, segment), written_by(before, segment)),
+        (SchemaChanged(text, "what"), {"schema": text, "other": ""}),
+        (SchemaChanged(text, "what", "why", remedy="do"), {"schema": text, "other": "", "past": {}}),
         (PartitionsChanged(text, "what"), {"partitions": text}),
         (
             Supplied(segment, before.sequential_id + 1, text),
