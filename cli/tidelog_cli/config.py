@@ -53,19 +53,26 @@ def push(file: File, stack: StackName, *, as_json: AsJson = False) -> None:
     written = before is None or before.version != version
     screen.print(f"{'wrote' if written else 'nothing has changed since'} version {version}")
     if not deployed:
-        screen.print(f"There is no stack {stack} here yet: this is for when there is.")
+        _tell_of_none(stack, "this is for when there is")
 
 
 @app.command()
 def show(stack: StackName, *, as_json: AsJson = False) -> None:
     """Show the document of a stack; status 1 if it can't be used."""
-    document = find_configurations(stack)[0].read()
+    configurations, deployed = find_configurations(stack)
+    document = configurations.read()
+    if not deployed:
+        _tell_of_none(stack, "what is shown is for when there is" if document else "is the name right?")
     if document is None and not as_json:
         console().print("Nothing is configured: all is as the stack's parameters say.")
         return
     if document and not as_json:
         console().print(f"version {document.version}")
     _print(document.read() if document else Configuration(), as_json=as_json)
+
+
+def _tell_of_none(stack: str, more: str) -> None:
+    console(err=True).print(f"There is no stack {stack} here yet: {more}.", style="yellow")
 
 
 def read_document(file: Path) -> str:

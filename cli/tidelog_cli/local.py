@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import islice, pairwise
@@ -21,7 +21,10 @@ from tidelog.configuration import Configuration
 from tidelog.credentials import Credentials
 from tidelog.errors import InvalidSetting
 from tidelog.failures import database_errors
+from tidelog.history import History
 from tidelog.selection import unmet
+from tidelog.stores import Folder
+from tidelog.windows import Snapshot
 from tidelog_cli.address import ChunkMegabytes, ConfigFile, Database, Exclude, Tables, read_address
 from tidelog_cli.backfill import send_again
 from tidelog_cli.config import read_document
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Run tidelog on this machine: the real template, on a local AWS.", no_args_is_help=True)
 
 _RECHECK_SECONDS = 1
+_STACK = "tidelog"  # as the sandbox calls it
 
 
 def _folder(text: str) -> Path:
@@ -109,6 +113,7 @@ def up(
     with deployed(database, lake, tables, exclude, schedule, config=config, **more) as sandbox:
         for name, value in sandbox.environment.items():
             screen.print(f"export {name}={value}")
+        screen.print(f"export TIDELOG_STACK={_STACK}")
         screen.print('# aws sqs of version 1 heeds that only by --endpoint-url "$AWS_ENDPOINT_URL"')
         for name, value in sandbox.outputs.items():
             screen.print(f"# {name}: {value}")
@@ -151,7 +156,7 @@ def deployed(
         raise InvalidSetting(
             "make the lake", lake, f"{error.strerror}", "Name a folder that you may write to"
         ) from error
-    _knock(msgspec.convert(content, Credentials), tls)
+    _look_at(msgspec.convert(content, Credentials), tls, lake)
     parameters = {
         "AdminEmail": "administrator@example.com",
         "Schedule": schedule,
@@ -163,7 +168,7 @@ def deployed(
     with ExitStack() as stack:
         with live_line("deploying the template on this machine"):
             sandbox = stack.enter_context(Sandbox(_template(), parameters=parameters, database=content, lake=lake))
-        deployment = Stack("tidelog", sandbox.outputs, sandbox.client)
+        deployment = Stack(_STACK, sandbox.outputs, sandbox.client)
         if document is not None:
             deployment.configurations.write(document)
         _take_up_plans(deployment)
@@ -171,12 +176,26 @@ def deployed(
         yield sandbox
 
 
-def _knock(credentials: Credentials, tls: str) -> None:
-    """Connect once: an address that does not work is told at once, and not after a deployment."""
-    from tidelog.connection import connect  # noqa: PLC0415 - the driver; --help needs none of it
+def _look_at(credentials: Credentials, tls: str, lake: Path) -> None:
+    """Connect once: an address that does not work is told at once, and not after a deployment.
 
-    with database_errors("connect to", credentials):
-        connect(credentials, tls, lock_seconds=0).close()
+    So is another database than the folder's: it may be the same after a restore, and only a person knows.
+    """
+    from tidelog.catalog import snapshot_query  # noqa: PLC0415 - the driver; --help needs none of it
+    from tidelog.connection import connect  # noqa: PLC0415 - as above
+
+    with database_errors("connect to", credentials), closing(connect(credentials, tls, lock_seconds=0)) as connection:
+        [[answer]] = connection.run(snapshot_query())
+    now, history = msgspec.json.decode(answer, type=Snapshot).database, History(Folder(lake))
+    table = next(history.tables(), None)
+    head = history.head(table) if table else None
+    was = head.state.database if head else None
+    if was and (was.system, was.oid) != (now.system, now.oid):
+        console(err=True).print(
+            f"{lake} has tables of another database, {was.name}. Those that {now.name} has too begin a new timeline, "
+            "and readers see the rows of both: for a database of its own name another folder.",
+            style="yellow",
+        )
 
 
 def _take_up_plans(stack: Stack) -> None:
