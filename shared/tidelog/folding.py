@@ -126,9 +126,10 @@ def _apart(state: State, reading: Reading) -> State:
 
     They are new to the table, and it has emitted ids of others at or above the horizon up to which its chunks read.
     """
-    emitted, apart = set(undelta(reading.ahead)), dict[int, Past]()
+    emitted, common, apart = set(undelta(reading.ahead)), set(undelta(reading.before)), dict[int, Past]()
     for leaf in reading.leaves:
-        if emitted - (ahead := set(undelta(reading.ahead_of(leaf)))):
+        ahead = common if leaf.ahead is None else set(undelta(leaf.ahead))
+        if not emitted <= ahead:
             apart[leaf.oid] = Past(reading.horizon, deltas(xid for xid in ahead if xid >= reading.horizon))
     leaves = tuple(oid for oid in state.leaves if oid not in apart)
     return msgspec.structs.replace(state, leaves=leaves, past=state.past | apart)
@@ -168,6 +169,7 @@ def _restarted(before: State, what: TimelineStarted) -> State:
         database=what.database,
         standby=False,
         schema=before.schema,
+        other=before.other,
         partitions=before.partitions if what.resume else None,
         leaves=tuple(oid for oid in resume.leaves if oid in known),
         past={oid: past for oid, past in resume.past.items() if oid in known and not what.remedy},
