@@ -83,14 +83,19 @@ class SchemaDocument(msgspec.Struct, frozen=True):
 
         Args:
             older: the other.
-            filled: columns that rows written before they were added have a value in; so have those that were excluded.
+            filled: columns that rows written before they were added have a value in.
             rewritten: whether relations may have been rewritten since: VACUUM FULL makes the server forget which.
             anew: whether the table was created anew: numbers of columns mean nothing then.
         """
         found = _Comparison("column", self.columns, older.columns, anew=anew)
-        words, outdated = found.words, found.outdated({*filled, *older.excluded}, rewritten=rewritten)
-        words += [f"column {name} is excluded" for name in self.excluded if name not in older.excluded]
-        words += [f"column {name} is no longer excluded" for name in older.excluded if name not in self.excluded]
+        out = [f"column {name} is excluded" for name in self.excluded if name not in older.excluded]
+        here = {column.name for column in self.columns}
+        taken = [name for name in older.excluded if name in here]
+        out += [f"column {name} dropped" for name in older.excluded if name not in here and name not in self.excluded]
+        back = [f"column {name} is no longer excluded" for name in taken]
+        untrue = {f"column {name} dropped" for name in self.excluded} | {f"column {name} added" for name in taken}
+        words = [each for each in found.words if each not in untrue] + out + back
+        outdated = back + found.outdated(filled, rewritten=rewritten, known=taken)
         if self.key != older.key:
             words.append(f"primary key {', '.join(older.key) or 'none'} to {', '.join(self.key) or 'none'}")
         words += [f"no longer inherits {parent}" for parent in older.parents if parent not in self.parents]
@@ -167,12 +172,12 @@ class _Comparison:
     def _fields(self, new: ColumnDocument, old: ColumnDocument) -> _Comparison:
         return _Comparison("field", new.fields, old.fields, anew=self._anew)
 
-    def outdated(self, filled: Collection[str], *, rewritten: bool = False) -> list[str]:
+    def outdated(self, filled: Collection[str], *, rewritten: bool = False, known: Collection[str] = ()) -> list[str]:
         """What makes lines written before say something else than the table does."""
         reasons = [
             f"column {column.name} was added {how}"
             for column in self._added
-            if (how := self._filled(column, filled, rewritten=rewritten))
+            if column.name not in known and (how := self._filled(column, filled, rewritten=rewritten))
         ]
         reasons += [f"column {old.name} was renamed to {new.name}" for new, old in self._renamed]
         for new, old in self._kept:

@@ -288,7 +288,7 @@ def test_what_was_taken_back_before_a_run_noted_it_is_made_good_in_the_lines_of_
     assert (
         changed.outdated
         == {
-            "excluded": "column text was added with a default",
+            "excluded": "column text is no longer excluded",
             "renamed": "labels of column mood were renamed",
         }[way]
     )

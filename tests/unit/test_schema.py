@@ -234,3 +234,12 @@ def test_what_only_takes_away_outdates_nothing(document: SchemaDocument) -> None
     for column in document.columns:
         rest = tuple(each for each in document.columns if each is not column)
         assert not SchemaDocument(document.table, rest, ()).compare(document).outdated
+
+
+def test_a_column_that_is_excluded_or_taken_in_again_was_not_altered() -> None:
+    """Lines lack what was excluded, whatever the column is like; one that is dropped while it is excluded is gone."""
+    name = replace(ADDED, name="name", default="'x'")
+    whole, part = SchemaDocument("t", (ID, name), ()), SchemaDocument("t", (ID,), (), excluded=("name",))
+    assert part.compare(whole) == Difference("column name is excluded")
+    assert whole.compare(part) == Difference("column name is no longer excluded", "column name is no longer excluded")
+    assert SchemaDocument("t", (ID,), ()).compare(part) == Difference("column name dropped")
