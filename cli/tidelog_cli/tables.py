@@ -55,6 +55,10 @@ def tables(
         ):
             raise typer.Exit(1)
     elif stack:
+        options = {"include": "--tables", "exclude": "--exclude", "config": "--config"}
+        options |= {"time_bound_megabytes": "--time-bound-megabytes", "chunk_megabytes": "--chunk-megabytes"}
+        if wrong := [option for name, option in options.items() if _is_given(context, name)]:
+            raise typer.BadParameter("it goes with --database: a stack has its own", param_hint=", ".join(wrong))
         _of_stack(stack, as_json=as_json)
     else:
         said = "name a stack with --stack, or a database with --database to see what would be ingested"

@@ -32,3 +32,10 @@ def test_an_endpoint_that_is_no_url_is_told_in_a_line() -> None:
         "tidelog: call cloudformation: Invalid endpoint: localhost. "
         "Set AWS_ENDPOINT_URL to a URL such as http://127.0.0.1:4566, or to nothing for AWS itself\n"
     )
+
+
+def test_options_that_a_stack_does_not_heed_are_refused() -> None:
+    """They would be taken for what the table shows."""
+    done = run("tables", "--stack", "any", "--exclude", "public.*", "--chunk-megabytes", "8", COLUMNS="200")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Invalid value for --exclude, --chunk-megabytes: it goes with --database" in done.stderr
