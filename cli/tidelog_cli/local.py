@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import islice, pairwise
@@ -19,7 +19,7 @@ from rich.console import Console
 
 from tidelog.configuration import Configuration
 from tidelog.credentials import Credentials
-from tidelog.errors import InvalidSetting
+from tidelog.errors import InvalidSetting, TidelogError
 from tidelog.failures import database_errors
 from tidelog.history import History
 from tidelog.selection import unmet
@@ -41,6 +41,7 @@ app = typer.Typer(help="Run tidelog on this machine: the real template, on a loc
 
 _RECHECK_SECONDS = 1
 _STACK = "tidelog"  # as the sandbox calls it
+_SOME_TABLES = 20
 
 
 def _folder(text: str) -> Path:
@@ -186,13 +187,16 @@ def _look_at(credentials: Credentials, tls: str, lake: Path) -> None:
 
     with database_errors("connect to", credentials), closing(connect(credentials, tls, lock_seconds=0)) as connection:
         [[answer]] = connection.run(snapshot_query())
-    now, history = msgspec.json.decode(answer, type=Snapshot).database, History(Folder(lake))
-    table = next(history.tables(), None)
-    head = history.head(table) if table else None
-    was = head.state.database if head else None
-    if was and (was.system, was.oid) != (now.system, now.oid):
+    now, history, known = msgspec.json.decode(answer, type=Snapshot).database, History(Folder(lake)), list[str]()
+    with suppress(TidelogError):  # What can't be read is told where it matters.
+        for table in islice(history.tables(), _SOME_TABLES):
+            was = head.state.database if (head := history.head(table)) else None
+            if was and (was.system, was.oid) == (now.system, now.oid):
+                return
+            known += [was.name] if was else []
+    if known:
         console(err=True).print(
-            f"{lake} has tables of another database, {was.name}. Those that {now.name} has too begin a new timeline, "
+            f"{lake} has tables of another database, {known[-1]}. Those that {now.name} has too begin a new timeline, "
             "and readers see the rows of both: for a database of its own name another folder.",
             style="yellow",
         )

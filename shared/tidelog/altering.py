@@ -51,7 +51,7 @@ class Altering:
 
     def _columns(self, opened: OpenTable, state: State, finished: int) -> State:
         table, document = opened.table.table_name, opened.table.document()
-        written = [each for each in (state.schema, state.other) if each not in ("", document.fingerprint)]
+        written = [each for each in (state.schema, *state.others) if each != document.fingerprint]
         if not written:
             return state
         self._segments.describe(table, document)
@@ -59,7 +59,7 @@ class Altering:
             return state
         begins = not state.horizon  # The table is read whole anyway: it is another one, or in another database.
         alike = {leaf.oid for leaf in opened.table.leaves} == set(state.leaves)  # Others have other files anyway.
-        rewritten = alike and state.files != opened.table.files
+        rewritten = alike and state.files not in ("", opened.table.files)
         found = [
             document.compare(
                 self._ledger.schema(table, each), filled=opened.table.filled, rewritten=rewritten, anew=begins
@@ -70,7 +70,10 @@ class Altering:
         outdated = "" if begins else next((each.outdated for each in found if each.outdated), "")
         again = bool(outdated) and opened.table.size <= self._limits.of(opened.settings).chunk_bytes
         remedy = reread(table) if outdated and not again else ""
-        changed = SchemaChanged(document.fingerprint, found[0].words, outdated, again, remedy)
+        words = found[0].words
+        if remedy and any(not past.here for past in state.past.values()):
+            words += "; partitions that are away come whole if they come back"
+        changed = SchemaChanged(document.fingerprint, words, outdated, again, remedy)
         if remedy:
             with suppress(TidelogError):  # The event says it too.
                 self._tell(table, changed)

@@ -106,7 +106,7 @@ def _read(before: State, reading: Reading, *, schema: str | None, sequential_id:
         leaves=leaves,
         past=kept | gone,
         schema=schema,
-        other=before.other,
+        others=before.others,
         files=reading.files,
         partitions=before.partitions or reading.partitions,
         plans=before.plans,
@@ -130,7 +130,8 @@ def _apart(state: State, reading: Reading) -> State:
     for leaf in reading.leaves:
         ahead = common if leaf.ahead is None else set(undelta(leaf.ahead))
         if not emitted <= ahead:
-            apart[leaf.oid] = Past(reading.horizon, deltas(xid for xid in ahead if xid >= reading.horizon))
+            above = deltas(xid for xid in ahead if xid >= reading.horizon)
+            apart[leaf.oid] = Past(reading.horizon, above, here=True)
     leaves = tuple(oid for oid in state.leaves if oid not in apart)
     return msgspec.structs.replace(state, leaves=leaves, past=state.past | apart)
 
@@ -145,10 +146,10 @@ def _altered(before: State, what: SchemaChanged) -> State:
     Or, where lines are outdated and somebody else sees to that, those that are away: whole is how they come back.
     """
     if not what.again:
-        past = {} if what.outdated else before.past
-        return msgspec.structs.replace(before, schema=what.schema, other="", past=past)
+        past = {oid: past for oid, past in before.past.items() if past.here or not what.outdated}
+        return msgspec.structs.replace(before, schema=what.schema, others=(), past=past)
     plans = tuple(plan for plan in before.plans if plan.kind == "backfill")
-    return msgspec.structs.replace(before, schema=what.schema, other="", leaves=(), past={}, plans=plans, hole=0)
+    return msgspec.structs.replace(before, schema=what.schema, others=(), leaves=(), past={}, plans=plans, hole=0)
 
 
 def _restarted(before: State, what: TimelineStarted) -> State:
@@ -169,7 +170,7 @@ def _restarted(before: State, what: TimelineStarted) -> State:
         database=what.database,
         standby=False,
         schema=before.schema,
-        other=before.other,
+        others=before.others,
         partitions=before.partitions if what.resume else None,
         leaves=tuple(oid for oid in resume.leaves if oid in known),
         past={oid: past for oid, past in resume.past.items() if oid in known and not what.remedy},
@@ -188,8 +189,8 @@ def _carried_on(before: State, what: PlanEvent) -> State:
             else:
                 rewritten = before.offset + 1 if what.instead else before.rewritten
                 after = msgspec.structs.replace(before, wal_position=_later(before, what.reading), rewritten=rewritten)
-            begun, lost = opened(what, before.offset + 1), set(what.lost)
-            if begun.whole and before.hole:  # What is away may lack rows, and this does not read it.
+            begun, lost = opened(what, before.offset + 1, before.plans), set(what.lost)
+            if begun.whole_of == begun.number and before.hole:  # What is away may lack rows, and this does not read it.
                 lost |= {*before.leaves, *before.past} - {leaf.oid for leaf in what.reading.leaves}
             after, plans = _without(after, lost), (*plans, begun)
         case ChunkRead(segment=Segment() as segment):
@@ -203,7 +204,9 @@ def _carried_on(before: State, what: PlanEvent) -> State:
 
 def _by(state: State, segment: Segment) -> State:
     """Return the state after lines were written by the columns as they were then, which no run may have noted yet."""
-    return state if segment.schema == state.schema else msgspec.structs.replace(state, other=segment.schema)
+    if segment.schema in (state.schema, *state.others):
+        return state
+    return msgspec.structs.replace(state, others=(*state.others, segment.schema))
 
 
 def _without(state: State, leaves: Collection[int]) -> State:
@@ -222,8 +225,12 @@ def _ended(state: State) -> State:
     was cancelled.
     """
     going = tuple(plan for plan in state.plans if not plan.over)
-    if any(plan.over and plan.whole and not plan.unread and plan.number > state.hole for plan in state.plans):
-        state = msgspec.structs.replace(state, hole=0)
+    for whole in {plan.whole_of for plan in state.plans if plan.whole_of > state.hole}:
+        parts = [plan for plan in state.plans if plan.whole_of == whole]
+        if any(plan.unread for plan in parts):  # Not all of it will be read.
+            going = tuple(msgspec.structs.replace(p, unread=True) if p.whole_of == whole else p for p in going)
+        elif all(plan.over for plan in parts):
+            state = msgspec.structs.replace(state, hole=0)
     swept = [plan for plan in state.plans if plan.kind == "sweep"]
     unread = any(plan.unread for plan in swept)
     if unread:  # A sweep may be two plans, where a relation was rewritten meanwhile.

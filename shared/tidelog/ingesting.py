@@ -230,7 +230,7 @@ class Ingestion:
 
     def _settle(self, opened: OpenTable, base: _Base, calm: datetime | None) -> State:
         """Record a break in the transaction ids, and what was altered, before anything is read."""
-        read = base.known.checked_at if base.known else None
+        read = base.known.checked_at if base.known and base.known.offset else None
         seen = max((at for at in (calm, datetime.fromisoformat(read) if read else None) if at), default=None)
         state = self._timelines.record(opened, base.state, finished=base.finished, seen=seen)
         return self._altering.record(opened, state, finished=base.finished)

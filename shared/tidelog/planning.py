@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from math import ceil
 from typing import Protocol
@@ -256,7 +257,8 @@ def _reading(
 ) -> Reading:
     snapshot = opened.snapshot
     began, moment = _moments(state, snapshot)
-    known = next((window.ahead for _, window in windows[1:] if window.ahead), ())
+    often = Counter(id(window.ahead) for _, window in windows if window.ahead)
+    known = next((window.ahead for _, window in windows if 1 < often[id(window.ahead)] == max(often.values())), ())
     return Reading(
         leaves=tuple(
             LeafReading(

@@ -218,8 +218,8 @@ class OpenPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     """Offset of the first event that may tell of what a sweep leaves to the next."""
     unread: bool = False
     """Whether chunks were dropped that would have read rows."""
-    whole: bool = False
-    """Whether it is a backfill that reads all rows."""
+    whole_of: int = 0
+    """Number of the backfill of all rows that it is, or that it takes the place of chunks of; 0 where it is neither."""
 
     @property
     def left(self) -> Numbers:
@@ -253,11 +253,14 @@ class OpenPlan(msgspec.Struct, frozen=True, omit_defaults=True):
         return next((chunk for chunk in self.pieces if chunk.number == number), None)
 
 
-def opened(what: Planned, offset: int) -> OpenPlan:
-    """Return the plan that begins with an event at an offset."""
+def opened(what: Planned, offset: int, plans: Iterable[OpenPlan]) -> OpenPlan:
+    """Return the plan that begins with an event at an offset, beside those that are under way."""
     plan = OpenPlan(offset, what.kind, what.reading.horizon, what.chunks, what.bytes, request=what.request)
-    if what.kind == "backfill" and not what.span and not what.instead:
-        plan = msgspec.structs.replace(plan, whole=True)
+    if what.instead:
+        was = next((each for each in plans if each.number == what.instead.plan), None)
+        plan = msgspec.structs.replace(plan, whole_of=was.whole_of if was else 0)
+    elif what.kind == "backfill" and not what.span:
+        plan = msgspec.structs.replace(plan, whole_of=offset)
     if what.kind == "sweep":
         plan = msgspec.structs.replace(plan, complete_at=what.complete_at, then=what.then)
     return plan
@@ -272,7 +275,7 @@ def continued(plans: Iterable[OpenPlan], what: PlanEvent) -> tuple[OpenPlan, ...
 def _after(plan: OpenPlan, what: PlanEvent) -> OpenPlan:
     match what:
         case Planned(instead=Dropped(chunks=chunks)):
-            return msgspec.structs.replace(_done(plan, chunks), whole=False)
+            return _done(plan, chunks)
         case ChunksDropped(chunks=chunks):
             plan = _done(plan, chunks)
             plan = msgspec.structs.replace(plan, unread=plan.unread or what.unread)

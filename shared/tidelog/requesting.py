@@ -93,9 +93,9 @@ class Requests:
     def _checked(self, wanted: Backfill, selection: Selection) -> Answer:
         table = wanted.table_name
         with self._source.open(table, seconds=_SECONDS) as opened:
+            if not selection.takes(str(table)):
+                raise UnknownTable("backfill", table, "it is none of the stack's tables", "See tidelog tables")
             division = divide(opened, wanted, opened.settings.chunk_bytes or self._chunk_bytes)
-        if not selection.takes(str(table)):
-            raise UnknownTable("backfill", table, "it is none of the stack's tables", "See tidelog tables")
         summary = self._parameters.read(table)
         if summary is None or not summary.horizon:
             reason = "nothing was ingested of it yet"

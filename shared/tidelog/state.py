@@ -21,6 +21,8 @@ class Past(msgspec.Struct, frozen=True):
     horizon: int
     ahead: tuple[int, ...] = ()
     """Delta-coded (`deltas`)."""
+    here: bool = False
+    """It is new to the table."""
 
 
 class Swept(msgspec.Struct, frozen=True):
@@ -66,8 +68,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """Relations that were read and are no longer part of the table."""
     schema: str | None = None
     """Fingerprint of the table's schema document."""
-    other: str = ""
-    """Of a document that chunks have been read by since, where it is another one; empty where none is."""
+    others: tuple[str, ...] = ()
+    """Of other documents that chunks have been read by since."""
     files: str = ""
     """Of the files of its relations when it was read last; empty where it was not."""
     partitions: str | None = None

@@ -514,6 +514,8 @@ def announces(event: Event) -> bool:
     match event.what:
         case ChunksDropped() | TimelineStarted() | SchemaChanged(again=True):
             return True
+        case SchemaChanged(difference=difference):
+            return "come whole" in difference
         case PartitionsChanged(again=again) | Remade(lost=again):
             return bool(again)
         case Planned(kind=kind, instead=instead, lost=lost, reason=reason):

@@ -135,6 +135,22 @@ def test_what_was_cancelled_is_not_made_good_by_one_relation_of_two(parted: Tide
     same(parted)
 
 
+def test_what_was_cancelled_is_made_good_though_a_relation_is_rewritten_meanwhile(parted: Tide) -> None:
+    """By the backfill and the plan in its stead together."""
+    plan(parted)
+    cancel(parted, 1)
+    backfill(parted, asked(all=True), limits=SMALL)
+    messages = parted.outbox.take()
+    parted.run("VACUUM FULL t0")
+    parted.read_chunks(messages[:1], limits=SMALL)
+    assert parted.state().lacks == "cancelled"
+    parted.read_chunks(messages[1:], limits=SMALL)
+    assert not parted.state().plans
+    assert parted.state().lacks != "cancelled"
+    finish(parted)
+    same(parted)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -156,3 +172,23 @@ def test_a_partition_that_was_away_when_lines_were_outdated_is_read_whole(parted
     parted.run(COMES_BACK)
     finish(parted)
     same(parted)
+
+
+def test_a_partition_that_goes_on_by_itself_is_not_away(parted: Tide) -> None:
+    """It is new to the table, and is not read whole again where lines of before are outdated."""
+    parted.run(
+        "CREATE TABLE t2 (LIKE t)", "INSERT INTO t2 SELECT n, 2, repeat('x', 200) FROM generate_series(2001, 3000) n"
+    )
+    parted.database.pass_horizon()
+    parted.ingest(limits=WHOLE)
+    with parted.database.session() as session:
+        parted.database.hold_horizon(session)
+        parted.run("INSERT INTO t VALUES (4000, 0)")
+        parted.ingest(limits=SMALL)
+        parted.run("ALTER TABLE t ATTACH PARTITION t2 FOR VALUES IN (2)")
+        assert parted.ingest(limits=SMALL).outcome == "planned"
+        assert any(past.here for past in parted.state().past.values())
+        parted.read_chunks(limits=SMALL)
+        parted.run("ALTER TYPE mood RENAME VALUE 'ill' TO 'sick'", "INSERT INTO t VALUES (4001, 2)")
+        assert parted.ingest(limits=SMALL).rows == 1
+    assert sum(row["part"] == 2 for row in parted.rows()) == 1001

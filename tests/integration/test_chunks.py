@@ -296,6 +296,20 @@ def test_what_was_taken_back_before_a_run_noted_it_is_made_good_in_the_lines_of_
     assert large.ingest(limits=WHOLE).outcome == "unchanged"
 
 
+def test_two_changes_that_chunks_have_seen_before_a_run_are_both_made_good(large: Tide) -> None:
+    """A label that was another one for a moment, and a column since: the last of them is what the next run sees."""
+    large.run("CREATE TYPE mood AS ENUM ('well', 'ill')", "ALTER TABLE t ADD mood mood DEFAULT 'ill'")
+    large.database.pass_horizon()
+    messages = plan(large)
+    large.run("ALTER TYPE mood RENAME VALUE 'ill' TO 'sick'")
+    large.read_chunks(messages[:1])
+    large.run("ALTER TYPE mood RENAME VALUE 'sick' TO 'ill'", "ALTER TABLE t ADD z int")
+    large.read_chunks(messages[1:])
+    large.ingest(limits=WHOLE)
+    assert large.latest() == large.table()
+    assert not large.state().others
+
+
 def test_a_dropped_table_ends_its_plan(large: Tide) -> None:
     """One of the same name that is created since starts anew."""
     messages = plan(large)

@@ -300,7 +300,7 @@ def test_a_large_reading_moves_the_window_at_once(before: State, what: Planned) 
     for leaf in what.reading.leaves:
         if not emitted <= set(undelta(what.reading.ahead_of(leaf))):
             above = [xid for xid in undelta(what.reading.ahead_of(leaf)) if xid >= what.reading.horizon]
-            apart[leaf.oid] = Past(what.reading.horizon, deltas(above))
+            apart[leaf.oid] = Past(what.reading.horizon, deltas(above), here=True)
     leaves = tuple(oid for oid in moved.leaves if oid not in apart)
     expected = msgspec.structs.replace(moved, schema=what.schema, leaves=leaves, past=moved.past | apart)
     assert msgspec.structs.replace(state, plans=before.plans) == expected
@@ -314,7 +314,8 @@ def is_reading(what: PlanEvent) -> bool:
 
 def written_by(before: State, segment: Segment) -> dict[str, Any]:
     """Return what changes in a state with a segment whose lines have other columns than a run has noted."""
-    return {"other": segment.schema} if segment.schema != before.schema else {}
+    known = (before.schema, *before.others)
+    return {} if segment.schema in known else {"others": (*before.others, segment.schema)}
 
 
 @given(STATES, PLAN_EVENTS)
@@ -389,11 +390,12 @@ def test_a_timeline_starts_from_nothing_or_from_an_earlier_state(
 @given(STATES, SEGMENTS, TEXT)
 def test_other_events_leave_the_window_where_it_is(before: State, segment: Segment, text: str) -> None:
     """A remade segment, changed columns, and rows that tidelog did not read itself."""
+    here = {oid: past for oid, past in before.past.items() if past.here}
     moved: dict[str, Any] = {"offset": before.offset + 1}
     others: list[tuple[What, dict[str, Any]]] = [
         (Remade(before.offset, segment), written_by(before, segment)),
-        (SchemaChanged(text, "what"), {"schema": text, "other": ""}),
-        (SchemaChanged(text, "what", "why", remedy="do"), {"schema": text, "other": "", "past": {}}),
+        (SchemaChanged(text, "what"), {"schema": text, "others": ()}),
+        (SchemaChanged(text, "what", "why", remedy="do"), {"schema": text, "others": (), "past": here}),
         (PartitionsChanged(text, "what"), {"partitions": text}),
         (
             Supplied(segment, before.sequential_id + 1, text),
