@@ -19,9 +19,10 @@ PUBLIC = {
 USER = "arn:aws:rds-db:eu-west-2:123456789012:dbuser:db-ABCDEFGHIJKL/tidelog"
 PRIVATE = {**PUBLIC, "SubnetIds": "subnet-1,subnet-2", "SecurityGroupIds": "sg-1"}
 KEY = "arn:aws:kms:eu-west-2:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+FORMER = "arn:aws:kms:eu-west-2:123456789012:key/0987dcba-12ab-34cd-56ef-0987654321ff"
 VARIANTS = {
     "public database": PUBLIC,
-    "in a VPC, with a key of one's own": {**PRIVATE, "EncryptionKey": KEY},
+    "in a VPC, with a key of one's own": {**PRIVATE, "EncryptionKey": KEY, "FormerKeys": FORMER},
     "in a VPC without ways out, with a new key": {
         **PRIVATE,
         "DatabaseIamUser": USER,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
-from tests.template.conftest import KEY, ROOT, USER, Find, statements
+from tests.template.conftest import FORMER, KEY, ROOT, USER, Find, statements
 from tidelog.memory import KEY as MEMORY
 
 SECURITY = (ROOT / "docs/security.md").read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def test_roles_are_the_templates_own_and_allow_no_more_than_they_name(of_type: F
         for statement in statements(role):
             assert not [action for action in statement["Action"] if "*" in action]
             assert statement["Effect"] == ("Deny" if statement["Sid"] == "OnlyLambdaAttaches" else "Allow")
-            conditional = statement["Sid"] in ("OnlyLambdaAttaches", "UseKey")
+            conditional = statement["Sid"] in ("OnlyLambdaAttaches", "UseKey", "UseFormerKeys")
             assert ("Condition" in statement) == conditional  # the sandbox enforces none
         if attached:
             assert set(everywhere["AttachToVpc"]["Action"]) == INTERFACES
@@ -164,14 +164,14 @@ def test_all_that_is_kept_is_encrypted(resources: dict[str, Any], of_type: Find,
         {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key} if key else {"SSEAlgorithm": "AES256"}
     )
     assert rule.get("BucketKeyEnabled") == (True if key else None)
+    services = [{"Fn::Sub": f"{service}.${{AWS::Region}}.${{AWS::URLSuffix}}"} for service in ("s3", "sqs", "sns")]
     for name, role in of_type("IAM::Role").items():
-        using = [each for each in statements(role) if each["Sid"] == "UseKey"]
-        assert len(using) == (1 if key else 0), name
-        for statement in using:
-            assert (statement["Action"], statement["Resource"]) == (["kms:GenerateDataKey", "kms:Decrypt"], [key])
-            services = [
-                {"Fn::Sub": f"{service}.${{AWS::Region}}.${{AWS::URLSuffix}}"} for service in ("s3", "sqs", "sns")
-            ]
+        using = {each["Sid"]: each for each in statements(role) if "Key" in each["Sid"]}
+        wanted = {"UseKey": (["kms:GenerateDataKey", "kms:Decrypt"], [key])} if key else {}
+        if "FormerKeys" in parameters and name != "ScheduleRole":
+            wanted["UseFormerKeys"] = (["kms:Decrypt"], [{"Ref": "FormerKeys"}])
+        assert {sid: (each["Action"], each["Resource"]) for sid, each in using.items()} == wanted, name
+        for statement in using.values():
             assert statement["Condition"] == {"StringEquals": {"kms:ViaService": services}}
 
 
@@ -255,6 +255,7 @@ def test_what_a_role_is_given_by_parameter_is_one_resource(template: dict[str, A
         "DatabaseSecretArn": "arn:aws:secretsmanager:eu-west-2:123456789012:secret:prod/a_b+c=d.e@f-AbCd12",
         "DatabaseIamUser": USER,
         "EncryptionKey": KEY,
+        "FormerKeys": FORMER,
     }
     assert given <= set(arns)
     for name, arn in arns.items():
