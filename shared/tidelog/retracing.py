@@ -57,7 +57,8 @@ def of_rewritten(plan: Planned, leaf: int, horizon: int, now: int) -> Reading:
     if plan.kind == "sweep":
         leaves = tuple(each for each in plan.reading.leaves if each.oid == leaf)
         return msgspec.structs.replace(plan.reading, horizon=horizon, leaves=leaves)
-    return msgspec.structs.replace(plan.reading, horizon=max(horizon, now), ahead=(), leaves=(LeafReading(leaf),))
+    leaves = (LeafReading(leaf),)
+    return msgspec.structs.replace(plan.reading, horizon=max(horizon, now), ahead=(), before=(), leaves=leaves)
 
 
 def again(opened: Findable, reading: Reading) -> Iterator[Part]:

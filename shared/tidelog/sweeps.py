@@ -137,8 +137,8 @@ def _window(event: Event) -> Reading | None:
 
     That of a relation that was rewritten is one: it is all that windows have passed, hidden or not.
     """
-    if isinstance(event.what, Planned) and event.what.kind in WINDOWS:
-        return replace(event.what.reading, ahead=()) if event.what.instead else event.what.reading
+    if isinstance(event.what, Planned):
+        return event.what.reading if event.what.kind in WINDOWS else None
     return event.reading
 
 
