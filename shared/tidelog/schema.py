@@ -87,15 +87,16 @@ class SchemaDocument(msgspec.Struct, frozen=True):
             rewritten: whether relations may have been rewritten since: VACUUM FULL makes the server forget which.
             anew: whether the table was created anew: numbers of columns mean nothing then.
         """
-        found = _Comparison("column", self.columns, older.columns, anew=anew)
-        out = [f"column {name} is excluded" for name in self.excluded if name not in older.excluded]
+        out = [name for name in self.excluded if name not in older.excluded]
         here = {column.name for column in self.columns}
-        taken = [name for name in older.excluded if name in here]
-        out += [f"column {name} dropped" for name in older.excluded if name not in here and name not in self.excluded]
-        back = [f"column {name} is no longer excluded" for name in taken]
-        untrue = {f"column {name} dropped" for name in self.excluded} | {f"column {name} added" for name in taken}
-        words = [each for each in found.words if each not in untrue] + out + back
-        outdated = back + found.outdated(filled, rewritten=rewritten, known=taken)
+        back = [name for name in older.excluded if name in here]
+        gone = [name for name in older.excluded if name not in here and name not in self.excluded]
+        newer = [column for column in self.columns if column.name not in back]
+        found = _Comparison("column", newer, [c for c in older.columns if c.name not in out], anew=anew)
+        again = [f"column {name} is no longer excluded" for name in back]
+        words = found.words + [f"column {name} is excluded" for name in out] + again
+        words += [f"column {name} dropped" for name in gone]
+        outdated = again + found.outdated(filled, rewritten=rewritten)
         if self.key != older.key:
             words.append(f"primary key {', '.join(older.key) or 'none'} to {', '.join(self.key) or 'none'}")
         words += [f"no longer inherits {parent}" for parent in older.parents if parent not in self.parents]
@@ -172,12 +173,12 @@ class _Comparison:
     def _fields(self, new: ColumnDocument, old: ColumnDocument) -> _Comparison:
         return _Comparison("field", new.fields, old.fields, anew=self._anew)
 
-    def outdated(self, filled: Collection[str], *, rewritten: bool = False, known: Collection[str] = ()) -> list[str]:
+    def outdated(self, filled: Collection[str], *, rewritten: bool = False) -> list[str]:
         """What makes lines written before say something else than the table does."""
         reasons = [
             f"column {column.name} was added {how}"
             for column in self._added
-            if column.name not in known and (how := self._filled(column, filled, rewritten=rewritten))
+            if (how := self._filled(column, filled, rewritten=rewritten))
         ]
         reasons += [f"column {old.name} was renamed to {new.name}" for new, old in self._renamed]
         for new, old in self._kept:

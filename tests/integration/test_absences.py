@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from msgspec.structs import replace
@@ -13,6 +13,7 @@ from tests.integration.test_backfills import asked, backfill
 from tests.integration.test_chunks import NAME, SMALL, plan
 from tests.tide import LIMITS, Tide
 from tidelog.events import Remade
+from tidelog.messages import Message
 from tidelog.plans import ChunksDropped
 from tidelog.state import State
 
@@ -118,14 +119,23 @@ def test_what_was_cancelled_is_not_forgotten_of_a_partition_that_is_away(parted:
     same(parted)
 
 
+def cancelled_and_rewritten(tide: Tide) -> Sequence[Message]:
+    """Cancel the first reading and have all rows read again, of which one relation is planned anew, and all read.
+
+    Returns the messages of the backfill itself, the first of which is done.
+    """
+    plan(tide)
+    cancel(tide, 1)
+    backfill(tide, asked(all=True), limits=SMALL)
+    messages = tide.outbox.take()
+    tide.run("VACUUM FULL t0")
+    tide.read_chunks(messages[:1], limits=SMALL)
+    return messages
+
+
 def test_what_was_cancelled_is_not_made_good_by_one_relation_of_two(parted: Tide) -> None:
     """The other one's chunks are cancelled as well: the table still lacks rows."""
-    plan(parted)
-    cancel(parted, 1)
-    backfill(parted, asked(all=True), limits=SMALL)
-    messages = parted.outbox.take()
-    parted.run("VACUUM FULL t0")
-    parted.read_chunks(messages[:1], limits=SMALL)  # It is planned anew, and all of that is read.
+    messages = cancelled_and_rewritten(parted)
     assert isinstance(messages[0].plan, int)  # type: ignore[union-attr] # of a chunk
     cancel(parted, messages[0].plan)  # type: ignore[union-attr] # of a chunk
     finish(parted)
@@ -137,12 +147,7 @@ def test_what_was_cancelled_is_not_made_good_by_one_relation_of_two(parted: Tide
 
 def test_what_was_cancelled_is_made_good_though_a_relation_is_rewritten_meanwhile(parted: Tide) -> None:
     """By the backfill and the plan in its stead together."""
-    plan(parted)
-    cancel(parted, 1)
-    backfill(parted, asked(all=True), limits=SMALL)
-    messages = parted.outbox.take()
-    parted.run("VACUUM FULL t0")
-    parted.read_chunks(messages[:1], limits=SMALL)
+    messages = cancelled_and_rewritten(parted)
     assert parted.state().lacks == "cancelled"
     parted.read_chunks(messages[1:], limits=SMALL)
     assert not parted.state().plans

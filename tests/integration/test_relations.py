@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from pg8000.exceptions import DatabaseError
 
 from tests.tide import LIMITS, SECONDS, Tide, wait_for
@@ -346,3 +347,31 @@ def test_a_partition_whose_schema_is_exchanged_while_it_is_read_is_read_again(
         tide.ingest()
     assert tide.ingest().rows == 2
     assert tide.values("id") == [0, 1, 2, 3]
+
+
+def test_a_chunk_of_a_partition_whose_schema_is_exchanged_is_read_again(
+    tide: Tide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the other table gets into the lake."""
+    tide.run(
+        *("CREATE SCHEMA parts", "CREATE SCHEMA spare", "CREATE TABLE spare.p1 (id int, part int, text text)"),
+        "CREATE TABLE t (id int, part int, text text) PARTITION BY LIST (part)",
+        "CREATE TABLE parts.p1 PARTITION OF t FOR VALUES IN (1)",
+        "INSERT INTO t SELECT n, 1, repeat('x', 200) FROM generate_series(1, 1000) n",
+        "INSERT INTO spare.p1 SELECT n, 1, repeat('y', 200) FROM generate_series(5001, 6000) n",
+    )
+    tide.database.pass_horizon()
+    limits = replace(LIMITS, chunk_bytes=16 * 8192)
+    assert tide.ingest(limits=limits).outcome == "planned"
+    messages, real, swaps = tide.outbox.take(), OpenTable.copy, list(SWAPPED)
+
+    def swapping(self: OpenTable, *arguments: Any) -> Any:
+        tide.run("SELECT 1", *swaps)
+        swaps.clear()
+        return real(self, *arguments)
+
+    monkeypatch.setattr(OpenTable, "copy", swapping)
+    with pytest.raises(DatabaseBusy, match="a schema was renamed meanwhile"):
+        tide.read_chunks(messages, limits=limits)
+    tide.read_chunks(messages, limits=limits)
+    assert tide.values("id") == list(range(1, 1001))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -323,3 +323,13 @@ def test_a_tick_that_comes_twice_sends_the_same_message_once() -> None:
     sent = [messages.ingest(*each).deduplication for each in [(table, "1"), (table, "1"), (table, "2"), (other, "1")]]
     assert sent[0] == sent[1]
     assert len(set(sent)) == 3
+
+
+@pytest.mark.parametrize("calm", ["yesterday", "2026-11-30T05:10:07", "2026-13-01T00:00:00Z"])
+def test_since_when_a_table_is_calm_is_a_moment_with_a_zone(calm: str) -> None:
+    """It is compared with others; without a zone it would be the worker's guess."""
+    with pytest.raises(InvalidMessage, match=f"calm '{calm}' must be a moment with a zone"):
+        messages.decode(json.dumps({"version": 1, "type": "ingest", "table": "public.t", "calm": calm}))
+    sent = messages.ingest(TableName("public", "t"), "now", calm=datetime(2026, 11, 30, tzinfo=UTC))
+    assert sent.calm == "2026-11-30T00:00:00.000+00:00"
+    assert messages.decode(messages.encode(sent)) == sent
